@@ -1,0 +1,107 @@
+"""The page runner notices what isn't so: a test of the documentation that could not fail would be worth nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.snippets import ROOT, BadPage, read
+from tests.docs.test_pages import anchors, broken_links
+
+
+def result(page: Path, text: str) -> tuple[int, str]:
+    page.write_text(text)
+    command = [sys.executable, "-m", "tests.docs.page", str(page)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    return done.returncode, done.stdout + done.stderr
+
+
+GOOD = """
+# A page
+<!-- snippet: setup
+import asyncio
+x = 20
+-->
+```python
+async def more(n: int) -> int:
+    return n + 2
+y = await more(x)
+```
+Then:
+<!-- snippet: file tool.py -->
+```python
+import time
+print("up and ready", flush=True)
+time.sleep(60)
+```
+<!-- snippet: starts "and ready" -->
+```bash
+exec python tool.py
+```
+```console
+$ echo one two
+one ...
+$ test -e tool.py
+```
+```python no-run it would need a phone
+call(x)
+```
+```python
+assert y == 22 and asyncio
+```
+"""
+
+
+def test_a_good_page_runs_in_order_with_one_namespace(tmp_path: Path) -> None:
+    code, out = result(tmp_path / "p.md", GOOD)
+    assert code == 0, out
+    assert "6 blocks run" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("```python\nassert 1 == 2\n```", "p.md"),
+        ("\n\n```python\nawait nothing()\n```", "line 4"),
+        ("```python no-run a reason here\nthis is no Python\n```", "SyntaxError"),
+        ("```bash\nfalse | true\n```", "code 1"),
+        ("```console\n$ echo one\ntwo\n```", "the page shows"),
+        ("```console\necho one\n```", "starts with a command"),
+        ('<!-- snippet: starts "ready" -->\n```bash\necho no\n```', "never printed 'ready', but:\nno"),
+        ('<!-- snippet: starts "ready" -->\n```bash\necho ready; trap "exit 3" TERM; sleep 60 & wait\n```', "code 3"),
+    ],
+)
+def test_what_is_not_so_fails(text: str, said: str, tmp_path: Path) -> None:
+    code, out = result(tmp_path / "p.md", text + "\n")
+    assert code == 1
+    assert said in out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```\nx\n```",
+        "```sh\nx\n```",
+        "```python\nx",
+        "```python no-run\nx\n```",
+        "<!-- snippet: skip -->",
+        "<!-- snippet: setup\nx",
+    ],
+)
+def test_a_block_cannot_hide(text: str, tmp_path: Path) -> None:
+    (tmp_path / "p.md").write_text(text + "\n")
+    with pytest.raises(BadPage, match="p.md:1"):
+        read(tmp_path / "p.md")
+
+
+def test_links_and_anchors(tmp_path: Path) -> None:
+    page, other = tmp_path / "p.md", tmp_path / "o.md"
+    other.write_text("# One, two\n## One two\n```text\n# no heading\n```\n")
+    assert anchors(other) == {"one-two", "one-two-1"}
+    page.write_text(
+        "[a](o.md#one-two) [b](o.md#three) [c](gone.md) `[d](gone.md)` [e](https://example.org) [f](#none)\n"
+    )
+    assert broken_links(page) == ["o.md#three", "gone.md", "#none"]
