@@ -37,7 +37,7 @@ imports: $(READY) ## Check that imports go one way between the rooms
 
 pytest: $(READY) ## Run the tests with coverage; TESTS=tests/unit runs a part
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal -rs $(TESTS)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal -ra $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='$(CORE)'
 
@@ -45,10 +45,10 @@ bench: $(READY) ## Measure, beside the peers
 	$(BIN)/python -m bench
 
 docs: $(READY) ## Run what the documentation shows and check its links
-	$(BIN)/pytest -n $(WORKERS) -rs tests/docs
+	$(BIN)/pytest -n $(WORKERS) tests/docs
 
 soak: $(READY) ## Run the tests that kill processes, again and again; ROUNDS=10 by default
-	for round in $$(seq $(or $(ROUNDS),10)); do $(BIN)/pytest -q -n $(WORKERS) -rs tests/crash || exit 1; done
+	for round in $$(seq $(or $(ROUNDS),10)); do $(BIN)/pytest -q -n $(WORKERS) tests/crash || exit 1; done
 
 format: $(READY) ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix $(CODE)
