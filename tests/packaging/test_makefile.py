@@ -58,6 +58,16 @@ def test_without_the_means_to_install_the_remedy_is_said(tmp_path: Path) -> None
     assert not (tmp_path / "venv").exists()
 
 
+def test_the_environment_of_another_tree_is_left_alone(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (tmp_path / "venv").symlink_to(other)
+    done = set_up(fake_python(tmp_path, "3.12"), tmp_path)
+    assert done.returncode == 1
+    assert f"is a link to {other}" in done.stderr
+    assert not list(other.iterdir())
+
+
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert script.startswith("#!/usr/bin/env bash\n")
