@@ -1,0 +1,8 @@
+"""The trial example is a folder of plain modules, as its users have it: the tests import them as such."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "trial"))
