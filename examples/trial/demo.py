@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sqlite3
 import sys
 import tempfile
 import time
@@ -49,13 +48,12 @@ class Demo:
 
     def insert_by_hand(self, person: Person) -> None:
         """One trial comes into being as a plain row, without a word to OnCue: the source must find it."""
-        conn = sqlite3.connect(self.stage.database)
-        with conn:
-            conn.execute(
-                "INSERT INTO free_trials (id, wa_id, name, next_question_scheduled_for) VALUES ('by-hand', ?, ?, ?)",
-                (person.wa_id, person.name, instant(datetime.now(UTC) + timedelta(seconds=3))),
-            )
-        conn.close()
+        self.stage.write(
+            "INSERT INTO free_trials (id, wa_id, name, next_question_scheduled_for) VALUES ('by-hand', ?, ?, ?)",
+            person.wa_id,
+            person.name,
+            instant(datetime.now(UTC) + timedelta(seconds=3)),
+        )
 
     def run(self) -> Report:
         """Watch until everybody has answered everything, with the outage in the middle."""

@@ -102,6 +102,13 @@ class Stage:
         finally:
             conn.close()
 
+    def write(self, sql: str, *values: object) -> None:
+        """Write to the application's database behind its back."""
+        conn = sqlite3.connect(self.database, timeout=10)
+        with conn:
+            conn.execute(sql, values)
+        conn.close()
+
     def until(self, true: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
         """Wait for something. Raises StageFailed where it doesn't come, or a process ends meanwhile."""
         end = time.monotonic() + seconds
