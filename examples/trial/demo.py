@@ -83,11 +83,11 @@ class Demo:
         self.killed_us = time.time_ns() // 1000
         self.stage.kill("worker")
         self.look()
-        text = f"the worker was killed (SIGKILL) with {self.in_flight()} messages in flight; answers keep coming in"
+        text = f"SIGKILL for the worker, {self.in_flight()} of its messages in flight"
         self.console.rule(f"[bold red]{text}", style="red")
 
     def restart_worker(self) -> None:
-        self.console.rule("[bold green]the worker is started again", style="green")
+        self.console.rule("[bold green]a new worker", style="green")
         self.stage.start_worker()
         self.restarted_us = time.time_ns() // 1000
 
@@ -136,10 +136,10 @@ def table(report: Report) -> Table:
         shown.add_row(name, f"[{'bold red' if number else 'green'}]{number}[/]")
     shown.add_row("reminders sent", str(report.reminders))
     shown.add_row("reminders called off by the answer", str(report.reminders_called_off))
-    for name, values in (("", report.lateness), (", due in the outage", report.lateness_outage)):
+    for name, values in (("lateness", report.lateness), ("in the outage", report.lateness_outage)):
         if values:
-            figures = " / ".join(f"{percentile(values, share):,.1f}" for share in (0.5, 0.99, 1.0))
-            shown.add_row(f"lateness p50 / p99 / max{name} ({len(values)})", f"{figures} ms")
+            figures = " / ".join(f"{percentile(values, share):.1f}" for share in (0.5, 0.99, 1.0))
+            shown.add_row(f"{name} p50 / p99 / max, of {len(values)}", f"{figures} ms")
     return shown
 
 

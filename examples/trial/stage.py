@@ -44,8 +44,14 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in list(self._processes):
-            self.stop(name)
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def start(self, name: str, *command: str, fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
         """Start ``python -m COMMAND``, which writes its log into the folder."""
@@ -127,16 +133,6 @@ class Stage:
     def logs(self) -> str:
         """The last lines of every log."""
         return "\n".join(f"--- {p.name}\n{p.read_text()[-2000:]}" for p in sorted(self.folder.glob("*.log")))
-
-    def stop(self, name: str) -> None:
-        """Ask a process to end, and see that it does."""
-        process = self._processes.pop(name)
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
     def kill(self, name: str) -> None:
         """SIGKILL: no handler, no goodbye, no flush."""

@@ -41,9 +41,8 @@ def bodies(stage: Stage) -> list[str]:
 def mark_sending(stage: Stage, message_id: str) -> None:
     """Leave behind what a worker does that dies between its mark and WhatsApp's response."""
     now = datetime.now(UTC).isoformat(timespec="microseconds")
-    execute(
-        stage, "INSERT INTO messages (id, state, attempt, sending_since) VALUES (?, 'sending', 1, ?)", message_id, now
-    )
+    columns = "INSERT INTO messages (id, state, attempt, sending_since) VALUES (?, 'sending', 1, ?)"
+    stage.write(columns, message_id, now)
 
 
 def tell_status(stage: Stage, echo: str) -> None:
