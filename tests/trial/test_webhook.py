@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from people import Person
 from stage import Stage
 from standin import sign
 
@@ -24,12 +23,20 @@ class Application:
 
     def asked(self, *names: str) -> None:
         """Begin a trial each, and let WhatsApp confirm the first question, as after a worker's POST."""
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        self.client.get("/health").raise_for_status()  # the tables are there when it answers
         for name in names:
-            self.stage.begin(name, Person(f"wa-{name}", name))
+            self.stage.write(
+                "INSERT INTO free_trials (id, wa_id, name, next_question_scheduled_for) VALUES (?, ?, ?, ?)",
+                name,
+                f"wa-{name}",
+                name,
+                now,
+            )
             self.stage.write(
                 "INSERT INTO messages (id, state, attempt, sending_since) VALUES (?, 'sending', 1, ?)",
                 f"{name}/question-0",
-                datetime.now(UTC).isoformat(timespec="microseconds"),
+                now,
             )
             assert self.post(change(statuses=[status(name, "sent")])).status_code == 200
 
