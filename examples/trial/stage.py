@@ -73,10 +73,13 @@ class Stage:
     def open(self, people: Iterable[Person]) -> None:
         """Start the stand-in and the web side, let them shake hands, and introduce the people. No worker yet."""
         self.whatsapp = self.env["WHATSAPP_URL"] = self.serve("stand-in", "standin:from_env", "--factory")
-        self.web = self.env["TRIAL_WEB_URL"] = self.serve("web", "trial:web")
-        hook = {"url": f"{self.web}/webhook", "verify_token": "local-verify-token"}
-        self.post(f"{self.whatsapp}/_sim/webhook", hook)
         self.post(f"{self.whatsapp}/_sim/people", [asdict(person) for person in people])
+        self.start_web()
+
+    def start_web(self) -> None:
+        """Start the web side, at an address of its own, and let WhatsApp know it."""
+        self.web = self.env["TRIAL_WEB_URL"] = self.serve("web", "trial:web")
+        self.post(f"{self.whatsapp}/_sim/webhook", {"url": f"{self.web}/webhook", "verify_token": "local-verify-token"})
 
     def begin(self, trial_id: str, person: Person) -> None:
         """Sign a person up for a trial."""

@@ -52,22 +52,46 @@ def tell_status(stage: Stage, echo: str) -> None:
     httpx.post(f"{stage.web}/webhook", content=raw, headers=headers, trust_env=False).raise_for_status()
 
 
-def test_a_conversation_survives_the_death_of_its_worker(stage: Stage) -> None:
+def assert_everything_arrived_once(stage: Stage, people: int) -> None:
+    stage.until(lambda: report(stage, people).answers == people * 4, "the last answer", 60)
+    stage.until(lambda: stage.ask("SELECT count(*) FROM oncue_job") == [(0,)], "the jobs to end", 30)
+    found = report(stage, people)
+    assert (found.lost, found.doubled, found.out_of_order, found.too_early) == (0, 0, 0, 0)
+    assert found.questions == people * 4
+    assert stage.ask("SELECT DISTINCT status FROM free_trials") == [("finished",)]
+
+
+def test_conversations_survive_the_deaths_of_their_worker(stage: Stage) -> None:
     people = [Person(f"49157000000{n}", f"p{n}", pace=(0.01, 0.1), ignores=2 if n == 0 else None) for n in range(5)]
     stage.open(people)
     stage.start_worker()
     for person in people:
         stage.begin(person.name, person)
     under_way = "SELECT count(*) FROM messages WHERE state = 'sending'"
-    stage.until(lambda: report(stage, 5).questions >= 7 and stage.ask(under_way) > [(0,)], "messages under way", 30)
-    stage.kill("worker")
+    for sent in (5, 10, 15):
+        stage.until(
+            lambda sent=sent: report(stage, 5).questions >= sent and stage.ask(under_way) > [(0,)],  # type: ignore[misc]
+            "messages under way",
+            30,
+        )
+        stage.kill("worker")
+        stage.start_worker()
+    assert_everything_arrived_once(stage, 5)
+    assert report(stage, 5).reminders >= 1
+
+
+def test_conversations_survive_the_death_of_their_web_side(stage: Stage) -> None:
+    people = [Person(f"49157000000{n}", f"p{n}", pace=(0.01, 0.1)) for n in range(3)]
+    stage.open(people)
     stage.start_worker()
-    stage.until(lambda: report(stage, 5).answers == 20, "the last answer", 60)
-    stage.until(lambda: stage.ask("SELECT count(*) FROM oncue_job") == [(0,)], "the jobs to end", 30)
-    found = report(stage, 5)
-    assert (found.questions, found.lost, found.doubled, found.out_of_order, found.too_early) == (20, 0, 0, 0, 0)
-    assert found.reminders >= 1
-    assert stage.ask("SELECT DISTINCT status FROM free_trials") == [("finished",)]
+    for person in people:
+        stage.begin(person.name, person)
+    stage.until(lambda: report(stage, 3).questions >= 5, "some questions", 30)
+    stage.kill("web")
+    answers = report(stage, 3).answers
+    stage.until(lambda: report(stage, 3).answers > answers, "an answer that nobody hears", 30)
+    stage.start_web()
+    assert_everything_arrived_once(stage, 3)
 
 
 def test_a_trial_that_is_only_a_row_is_found_by_the_source(stage: Stage) -> None:
