@@ -92,8 +92,8 @@ class Walls(CronSim):
         gaps += [(b - a) * 3600 - in_hour for a, b in pairwise(hours)]
         in_day = (hours[-1] - hours[0]) * 3600 + in_hour
         first = _SAMPLE_START // DAY
-        # Four years and a month hold every distance of days but those of rare dates, which `after` finds.
-        days = [day for day in range(first, first + 1500) if self._has(day)]
+        # Dates and weekdays repeat after 28 years, so these hold every distance that occurs before 2100.
+        days = range(2) if self.all_days else [day for day in range(first, first + 28 * 366) if self._has(day)]
         if len(days) > 1:
             gaps.append(min(b - a for a, b in pairwise(days)) * DAY - in_day)
         elif not gaps:
