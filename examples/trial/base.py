@@ -78,8 +78,11 @@ def transaction() -> Iterator[sqlite3.Connection]:
         conn.execute("BEGIN IMMEDIATE")
         yield conn
         conn.execute("COMMIT")
+    except BaseException:
+        conn.rollback()  # closing is not enough: a cursor that a traceback keeps alive keeps the transaction open
+        raise
     finally:
-        conn.close()  # rolls back what was not committed
+        conn.close()
 
 
 def instant(moment: datetime) -> str:

@@ -124,6 +124,9 @@ class Demo:
 def table(report: Report) -> Table:
     """What the ledger shows."""
     shown = Table(title="Counted at the stand-in of WhatsApp", title_style="bold", show_header=False)
+    shown.caption = (
+        "lateness: from the due time to the arrival there,\nwith the commit of the mark and the HTTP request"
+    )
     shown.add_column()
     shown.add_column(justify="right")
     shown.add_row("questions sent", f"{report.questions} of {report.expected}")
