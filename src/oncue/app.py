@@ -1,0 +1,240 @@
+"""OnCue: what an application declares its tasks on, schedules with, and runs its workers from."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from oncue.clock import Clock, SystemClock, seconds_to_us
+from oncue.declare import Declarations
+from oncue.handle import JobHandle
+from oncue.job import Cancelled, Conflict, WhenLate, WhileStarted
+from oncue.jobs import Jobs
+from oncue.scheduling import Delay, Scheduled, due_time, new_job
+from oncue.source import Sources
+from oncue.store import open_store
+from oncue.task import Call
+from oncue.wake import open_wake
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from oncue.service import Service
+    from oncue.sync import SyncOnCue
+    from oncue.worker import WorkerOptions
+
+R = TypeVar("R")
+DEFAULT_URL = "sqlite:///oncue.db"
+
+
+class OnCue(Declarations):
+    """Durable scheduled work: declare tasks, schedule calls of them, run workers.
+
+    ``url`` names the database (default: the environment's ``DATABASE_URL``, else ``sqlite:///oncue.db``).
+    ``name`` tells applications apart that share a database: each owns its schedules.
+    ``retention``: how long finished jobs are kept (seconds or timedelta, 7 days by default; None: for ever).
+    ``sweep``: seconds between two sweeps. ``clock`` is for tests.
+    Raises ConfigError for a URL or value that can't work. Nothing is opened before ``async with app``.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        name: str = "default",
+        wake: str | None = None,
+        retention: Delay | None = timedelta(days=7),
+        sweep: float = 60.0,
+        clock: Clock | None = None,
+        **store_options: Any,
+    ) -> None:
+        super().__init__()
+        self.url = url or os.environ.get("DATABASE_URL") or DEFAULT_URL
+        self.name = name
+        self.clock: Clock = clock or SystemClock()
+        self.retention_us = None if retention is None else seconds_to_us(retention)
+        self.sweep_us = seconds_to_us(sweep)
+        self.store = open_store(self.url, self.clock, **store_options)
+        self.wake = open_wake(wake, self.url)
+        self.jobs = Jobs(self.store, self.clock)
+        self.sources = Sources()
+        self._opened = 0
+        self._sync: SyncOnCue | None = None
+
+    @property
+    def sync(self) -> SyncOnCue:
+        """The same calls for synchronous code: ``app.sync.schedule(...)`` and so on."""
+        if self._sync is None:
+            from oncue.sync import SyncOnCue
+
+            self._sync = SyncOnCue(self)
+        return self._sync
+
+    async def open(self) -> None:
+        """Connect and bring the schema up to date. Raises a StoreError that says what to do."""
+        self._opened += 1
+        if self._opened > 1:
+            return
+        try:
+            await self.store.open()
+            await self.wake.start()
+        except BaseException:
+            self._opened = 0
+            raise
+
+    async def close(self) -> None:
+        """Disconnect, once every ``open`` has had its ``close``."""
+        self._opened -= 1
+        if self._opened == 0:
+            await self.wake.close()
+            await self.store.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def schedule(
+        self,
+        call: Call[R],
+        *,
+        delay: Delay | None = None,
+        at: datetime | None = None,
+        key: str | None = None,
+        on_conflict: Conflict = "keep",
+        max_wait: Delay | None = None,
+        while_started: WhileStarted = "queue",
+        group: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        max_late: Delay | None = None,
+        when_late: WhenLate | None = None,
+        max_attempts: int | None = None,
+        metadata: dict[str, Any] | None = None,
+        connection: sqlite3.Connection | None = None,
+    ) -> JobHandle[R]:
+        """Store a call to run later; when this returns, the job is durable.
+
+        ``delay`` (seconds or timedelta, counted from this call) or ``at`` (an aware datetime); neither: now.
+        ``key`` names at most one waiting job; ``on_conflict`` says what to do where there is one: ``keep`` it,
+        ``replace`` it, ``reschedule`` it (only its time), or ``debounce`` (replace and move, at most ``max_wait``
+        after it was first asked for). ``while_started="keep"`` also counts one that runs or is between attempts.
+        ``group``: its jobs run one at a time, in due order. ``priority`` from -100 to 100, lower first.
+        ``max_late`` with ``when_late`` ("run", "skip" or "fail"): what to do where it would start later than that.
+        ``connection``: a sqlite3 connection to the same file; the job then exists if its transaction commits.
+
+        Raises InvalidTime, InvalidJob, PayloadTooLarge (nothing was stored), or a StoreError.
+        """
+        wanted = Scheduled(
+            call,
+            delay,
+            at,
+            key,
+            on_conflict,
+            max_wait,
+            while_started,
+            group,
+            queue,
+            priority,
+            max_late,
+            when_late,
+            max_attempts,
+            metadata,
+        )
+        if connection is not None:
+            return self.sync.schedule_as(wanted, connection)
+        job = new_job(wanted, self.clock.now())
+        inserted = await self.store.insert(job)
+        self.wake.hint(inserted.scheduled_at)
+        return JobHandle(self, inserted, call.task.returns)
+
+    async def schedule_many(
+        self, calls: Sequence[Scheduled | Call[Any]], *, connection: sqlite3.Connection | None = None
+    ) -> list[JobHandle[Any]]:
+        """Store many calls in one transaction, with one hint. Calls without options are due now.
+
+        Raises as ``schedule`` does; then none of them was stored.
+        """
+        if connection is not None:
+            return self.sync.schedule_many(calls, connection=connection)
+        now = self.clock.now()
+        wanted = [call if isinstance(call, Scheduled) else Scheduled(call) for call in calls]
+        inserted = await self.store.insert_many([new_job(one, now) for one in wanted])
+        if inserted:
+            self.wake.hint(min(one.scheduled_at for one in inserted))
+        return [JobHandle(self, row, one.call.task.returns) for row, one in zip(inserted, wanted, strict=True)]
+
+    async def cancel(
+        self, *, key: str | None = None, id: int | None = None, connection: sqlite3.Connection | None = None
+    ) -> Cancelled:
+        """Cancel what the key or id names.
+
+        Returns ``prevented`` (it will not run), ``requested`` (it runs and its handler was told; how it ends
+        settles it) or ``too late`` (nothing waiting or running has that name). Raises InvalidJob unless exactly
+        one of key and id is given.
+        """
+        self.sync.check_name(key, id)
+        if connection is not None:
+            return self.sync.cancel(key=key, id=id, connection=connection)
+        now = self.clock.now()
+        expires = None if self.retention_us is None else now + self.retention_us
+        answer = await self.store.cancel(now, expires, id=id, key=key)
+        self.wake.hint(now)
+        return answer
+
+    async def reschedule(
+        self,
+        *,
+        key: str | None = None,
+        id: int | None = None,
+        delay: Delay | None = None,
+        at: datetime | None = None,
+        connection: sqlite3.Connection | None = None,
+    ) -> bool:
+        """Move a job that is not running to a new due time; False where there is none to move.
+
+        Raises InvalidTime, or InvalidJob unless exactly one of key and id is given.
+        """
+        self.sync.check_name(key, id)
+        if connection is not None:
+            return self.sync.reschedule(key=key, id=id, delay=delay, at=at, connection=connection)
+        due = due_time(self.clock.now(), delay, at)
+        moved = await self.store.reschedule(due, id=id, key=key)
+        self.wake.hint(due)
+        return moved
+
+    def service(self, options: WorkerOptions | None = None, *, worker: bool = True) -> Service:
+        """Return the background roles of this process (worker, planner, sweeper), not started."""
+        from oncue.service import Service
+
+        return Service(self, options, worker=worker)
+
+    async def run_worker(self, options: WorkerOptions | None = None, *, stop: asyncio.Event | None = None) -> None:
+        """Work until ``stop`` is set or this is cancelled; opens the application by itself."""
+        async with self:
+            await self.service(options).run(stop or asyncio.Event())
+
+    @asynccontextmanager
+    async def worker(self, options: WorkerOptions | None = None) -> AsyncIterator[Service]:
+        """Run a worker inside this process for the length of an ``async with`` block."""
+        async with self:
+            service = self.service(options)
+            stop = asyncio.Event()
+            running = asyncio.create_task(service.run(stop))
+            await asyncio.wait(
+                {running, asyncio.ensure_future(service.ready.wait())}, return_when=asyncio.FIRST_COMPLETED
+            )
+            try:
+                yield service
+            finally:
+                stop.set()
+                await running

@@ -1,0 +1,117 @@
+"""What a running handler can know of its job, and say about it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from oncue.clock import from_us
+from oncue.errors import ConfigError, LeaseLost
+from oncue.job import Claimed
+
+T = TypeVar("T")
+_current: ContextVar[JobContext] = ContextVar("oncue_job")
+
+
+class JobContext:
+    """The job that a handler runs for. Take it as the first parameter, or call ``current_job()``."""
+
+    __slots__ = ("_job", "_loop", "_report", "_resources", "cancelled", "lease_lost")
+
+    def __init__(
+        self,
+        job: Claimed,
+        resources: Mapping[type, Any],
+        report: Callable[[Claimed, dict[str, Any]], Any],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._job, self._resources, self._report, self._loop = job, resources, report, loop
+        self.cancelled = False
+        """True once the job was asked to stop: the flag that a synchronous handler looks at."""
+        self.lease_lost = False
+        """True once the job was taken back from this worker: what this attempt still does no longer counts."""
+
+    @property
+    def id(self) -> int:
+        """The job's id."""
+        return self._job.id
+
+    @property
+    def task(self) -> str:
+        """The task's name as stored."""
+        return self._job.task
+
+    @property
+    def attempt(self) -> int:
+        """Which run this is, from 1; with ``id`` it names this attempt for ever."""
+        return self._job.attempt
+
+    @property
+    def attempts_left(self) -> int:
+        """How many attempts remain after this one."""
+        return max(0, self._job.max_attempts - (self._job.attempt - self._job.snoozes))
+
+    @property
+    def scheduled_at(self) -> datetime:
+        """When this attempt was due, UTC."""
+        return from_us(self._job.scheduled_at)
+
+    @property
+    def key(self) -> str | None:
+        """The job's key."""
+        return self._job.key
+
+    @property
+    def group(self) -> str | None:
+        """The job's group."""
+        return self._job.group
+
+    @property
+    def origin(self) -> str | None:
+        """Who made the job: ``cron:NAME``, ``source:NAME``, or None for a call of ``schedule``."""
+        return self._job.origin
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What was given as ``metadata`` when the job was scheduled."""
+        return msgspec.json.decode(self._job.metadata) if self._job.metadata else {}
+
+    def resource(self, kind: type[T]) -> T:
+        """Return the resource of this type that a function under ``@app.provide`` made. Raises ConfigError."""
+        try:
+            found: T = self._resources[kind]
+        except KeyError:
+            known = ", ".join(sorted(k.__name__ for k in self._resources)) or "none"
+            raise ConfigError(
+                f"No resource of type {kind.__name__} is provided (known: {known}). Declare one with @app.provide on "
+                "an async generator whose return type is AsyncIterator of that type."
+            ) from None
+        return found
+
+    async def progress(self, fraction: float, note: str = "") -> None:
+        """Store how far the job is (0 to 1, with a note). Raises LeaseLost where the job was taken back."""
+        if not await self._report(self._job, {"fraction": fraction, "note": note}):
+            self.lease_lost = True
+            raise LeaseLost(f"Job {self.id} was taken back from this worker during attempt {self.attempt}.")
+
+    def progress_sync(self, fraction: float, note: str = "") -> None:
+        """``progress`` for a handler that runs in a thread."""
+        asyncio.run_coroutine_threadsafe(self.progress(fraction, note), self._loop).result()
+
+
+def current_job() -> JobContext:
+    """Return the context of the job that runs here. Raises LookupError outside a handler."""
+    try:
+        return _current.get()
+    except LookupError:
+        raise LookupError("No job runs here: current_job() works inside a task's function only.") from None
+
+
+def enter(context: JobContext) -> None:
+    """Make ``context`` the current one in this task or thread."""
+    _current.set(context)

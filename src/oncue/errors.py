@@ -1,0 +1,79 @@
+"""What can go wrong, each with what happened, which value, and what to do."""
+
+from __future__ import annotations
+
+
+class OnCueError(Exception):
+    """The base of every error that OnCue raises on purpose."""
+
+
+class ConfigError(OnCueError, ValueError):
+    """A declaration (task, schedule, source, setting, URL) that can't work; raised when it is made."""
+
+
+class InvalidTime(OnCueError, ValueError):
+    """A due time or delay that is not a usable instant."""
+
+
+class NaiveDatetime(InvalidTime):
+    """A datetime without a time zone was given where an instant is needed."""
+
+
+class InvalidJob(OnCueError, ValueError):
+    """An option of ``schedule`` (key, group, priority, ...) has an unusable value. Nothing was stored."""
+
+
+class InvalidArguments(OnCueError, TypeError):
+    """The arguments of a call do not fit the task's signature. Nothing was stored."""
+
+
+class PayloadTooLarge(InvalidJob):
+    """Arguments or metadata are larger than the stated limit. Nothing was stored."""
+
+
+class UnknownTask(OnCueError, LookupError):
+    """A task name that this application has not registered."""
+
+
+class UnknownJob(OnCueError, LookupError):
+    """No job with that id, waiting, running or in the kept history."""
+
+
+class StoreError(OnCueError):
+    """The database could not do what was asked. What was not confirmed was not stored."""
+
+
+class StoreBusy(StoreError):
+    """Another process held the database's write lock for longer than the busy timeout."""
+
+
+class StoreFull(StoreError):
+    """The disk that holds the database is full."""
+
+
+class StoreReadOnly(StoreError):
+    """The database file or its folder can't be written."""
+
+
+class StoreCorrupt(StoreError):
+    """The file is not a database, or is damaged."""
+
+
+class SchemaTooNew(StoreError):
+    """The database was written by a newer OnCue than this one."""
+
+
+class LeaseLost(OnCueError):
+    """The job was taken back from this worker (its lease ended); what this attempt does no longer counts."""
+
+
+class JobFailed(OnCueError):
+    """``result()`` of a job that was discarded; the text holds the reason and the last error."""
+
+
+class JobCancelled(OnCueError):
+    """``result()`` of a job that was cancelled or skipped; the text holds the reason."""
+
+
+class ResultTimeout(OnCueError, TimeoutError):
+    """``result(timeout=...)`` ran out before the job ended. The job itself goes on."""

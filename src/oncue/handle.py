@@ -1,0 +1,65 @@
+"""What ``schedule`` returns: the job's id, what became of the call, and its result when it is there."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from oncue.clock import from_us
+from oncue.errors import JobCancelled, JobFailed, ResultTimeout, UnknownJob
+from oncue.job import FINAL, Inserted, InsertStatus
+
+if TYPE_CHECKING:
+    from oncue.app import OnCue
+
+R = TypeVar("R")
+
+
+class JobHandle(Generic[R]):
+    """A stored job, as its scheduler holds it."""
+
+    __slots__ = ("_app", "_returns", "id", "scheduled_at", "status")
+
+    def __init__(self, app: OnCue, inserted: Inserted, returns: Any) -> None:
+        self._app, self._returns = app, returns
+        self.id: int = inserted.id
+        """The job's id."""
+        self.status: InsertStatus = inserted.status
+        """``created``, or what ``on_conflict`` did with the waiting job of the same key."""
+        self.scheduled_at: datetime = from_us(inserted.scheduled_at)
+        """When the job is due, UTC."""
+
+    def __repr__(self) -> str:
+        return f"<job {self.id} {self.status}, due {self.scheduled_at.isoformat()}>"
+
+    async def result(self, timeout: float | None = None) -> R:
+        """Wait until the job is final and return what its handler returned.
+
+        ``timeout`` in seconds. Raises JobFailed (discarded), JobCancelled (cancelled or skipped), ResultTimeout,
+        and UnknownJob where the finished row has been pruned already.
+        """
+        changed = asyncio.Event()
+        unlisten = self._app.wake.listen(lambda _: changed.set())
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    changed.clear()
+                    row = await self._app.jobs.get(self.id)
+                    if row is None:
+                        raise UnknownJob(f"Job {self.id} is not in the kept history any more; its retention is over.")
+                    if row.state in FINAL:
+                        break
+                    await changed.wait()
+        except TimeoutError:
+            raise ResultTimeout(f"Job {self.id} was not final after {timeout:g} s; it goes on.") from None
+        finally:
+            unlisten()
+        if row.state == "discarded":
+            raise JobFailed(f"Job {self.id} ({row.task}) was discarded: {row.reason}. Last error: {row.error}")
+        if row.state == "cancelled":
+            raise JobCancelled(f"Job {self.id} ({row.task}) was cancelled: {row.reason}")
+        value: R = msgspec.convert(row.result, self._returns)
+        return value

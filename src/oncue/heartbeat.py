@@ -1,0 +1,78 @@
+"""Renewing a worker's lease from a thread, while it holds jobs and its event loop still turns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from oncue.clock import Clock
+from oncue.store import LeaseKeeper
+
+log = logging.getLogger("oncue.worker")
+
+
+class Heartbeat:
+    """One thread that renews the lease every third of its length while ``active``.
+
+    A loop that was silent for ``silence`` seconds is given up: its jobs then go to others.
+    """
+
+    def __init__(
+        self, keeper: LeaseKeeper, clock: Clock, lease: int, silence: float, lost: Callable[[int], None]
+    ) -> None:
+        self._keeper, self._clock, self._lease, self._silence, self._lost = keeper, clock, lease, silence, lost
+        self._loop = asyncio.get_running_loop()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._worker = 0
+        self._turned = time.monotonic()
+        self._thread: threading.Thread | None = None
+
+    def active(self, worker: int) -> None:
+        """Renew this worker's lease from now on; 0 for none."""
+        if worker == self._worker:
+            return
+        self._worker = worker
+        if worker:
+            self._turned = time.monotonic()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="oncue-heartbeat", daemon=True)
+                self._thread.start()
+            self._wake.set()
+
+    async def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._worker = 0
+        self._wake.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def _loop_turned(self) -> None:
+        self._turned = time.monotonic()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if not self._worker:
+                self._wake.wait()
+                self._wake.clear()
+            elif not self._stop.wait(self._lease / 3e6) and (worker := self._worker):
+                self._beat(worker)
+        self._keeper.close()
+
+    def _beat(self, worker: int) -> None:
+        silent = time.monotonic() - self._turned
+        if silent > self._silence:
+            log.error("the event loop was silent for %.0f s: its jobs' lease is not renewed any more", silent)
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._loop_turned)
+            if not self._keeper.extend(worker, self._clock.now(), self._lease):
+                self._loop.call_soon_threadsafe(self._lost, worker)
+        except RuntimeError:
+            self._stop.set()
+        except Exception:
+            log.exception("the lease could not be renewed; trying again in %.1f s", self._lease / 3e6)

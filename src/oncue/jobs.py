@@ -1,0 +1,53 @@
+"""Reading and steering jobs: what the command line, the HTTP API and a person at 3 a.m. use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from oncue.clock import Clock
+from oncue.job import State
+from oncue.store import Store
+from oncue.store.views import AttemptView, Counts, JobView
+
+
+class Jobs:
+    """The jobs of an application, to look at and to steer."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+
+    async def get(self, id: int) -> JobView | None:
+        """Return a job, waiting, running or final; None where there is none (any more)."""
+        return await self._store.job(id)
+
+    async def attempts(self, id: int) -> list[AttemptView]:
+        """Return a job's attempts, oldest first; the one that ended it is in the job itself."""
+        return await self._store.attempts(id)
+
+    async def list(
+        self,
+        *,
+        state: Sequence[State] = (),
+        task: str | None = None,
+        queue: str | None = None,
+        key: str | None = None,
+        group: str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> list[JobView]:
+        """Return jobs, newest id first, that match all that is given; ``before`` continues below an id."""
+        return await self._store.list_jobs(
+            state=state, task=task, queue=queue, key=key, group=group, limit=limit, before=before
+        )
+
+    async def counts(self) -> Counts:
+        """Return how many jobs are in which state now."""
+        return await self._store.counts(self._clock.now())
+
+    async def run_now(self, id: int) -> None:
+        """Make a waiting job due now. Raises UnknownJob, or InvalidJob where it runs or is final."""
+        await self._store.run_now(self._clock.now(), id)
+
+    async def retry(self, id: int) -> None:
+        """Put a discarded or cancelled job back, due now. Raises UnknownJob, or InvalidJob where that can't be."""
+        await self._store.restart(self._clock.now(), id)

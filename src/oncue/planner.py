@@ -1,0 +1,150 @@
+"""The planner: turns schedules into jobs, each fire once however many processes plan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from oncue.clock import SECOND, Clock
+from oncue.cron import Cron, Every, jitter_us, missed, parse_schedule
+from oncue.job import NewJob
+from oncue.store import ScheduleRow, Store
+from oncue.task import Call, Missed, Overlap
+
+log = logging.getLogger("oncue.planner")
+_GRACE = SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A recurring definition: when, what, and what to do about overlap and missed fires. ``jitter`` in seconds."""
+
+    name: str
+    when: Cron | Every
+    call: Call[Any]
+    overlap: Overlap = "skip"
+    missed: Missed = "once"
+    max_missed: int = 10
+    jitter: float = 0.0
+
+
+class _Options(msgspec.Struct, omit_defaults=True):
+    app: str
+    queue: str
+    priority: int
+    max_attempts: int
+    overlap: Overlap = "skip"
+    missed: Missed = "once"
+    max_missed: int = 10
+    jitter: float = 0.0
+
+
+class Planner:
+    """Keeps the stored schedules in step with those in code, and makes a job of each fire."""
+
+    def __init__(self, store: Store, clock: Clock, app: str, schedules: Mapping[str, Schedule]) -> None:
+        self._store, self._clock, self._app, self._schedules = store, clock, app, schedules
+
+    async def sync(self) -> None:
+        """Make the store's schedules those of the code, and log what changed."""
+        now = self._clock.now()
+        wanted = {name: self._row(schedule, now) for name, schedule in self._schedules.items()}
+        found = {row.name: row for row in await self._store.schedules()}
+        for name, row in wanted.items():
+            old = found.get(name)
+            if old is not None and _definition(old) == _definition(row):
+                continue
+            changed_when = old is None or (old.expression, old.timezone) != (row.expression, row.timezone)
+            if not changed_when and old is not None:
+                row.next_at = old.next_at
+            await self._store.save_schedule(row)
+            log.info("schedule %s %s: %s", name, "added" if old is None else "changed", row.expression)
+        for name, row in found.items():
+            if name not in wanted and msgspec.convert(row.options, _Options).app == self._app:
+                await self._store.drop_schedule(name)
+                log.warning("schedule %s is no longer in the code: removed", name)
+
+    def _row(self, schedule: Schedule, now: int) -> ScheduleRow:
+        task = schedule.call.task
+        options = _Options(
+            self._app,
+            task.options.queue,
+            task.options.priority,
+            task.options.retry.max_attempts,
+            schedule.overlap,
+            schedule.missed,
+            schedule.max_missed,
+            schedule.jitter,
+        )
+        zone = schedule.when.timezone if isinstance(schedule.when, Cron) else "UTC"
+        return ScheduleRow(
+            schedule.name,
+            task.name,
+            schedule.call.args,
+            schedule.when.text,
+            zone,
+            msgspec.to_builtins(options),
+            schedule.when.next_after(now),
+            None,
+            0,
+            0,
+            now,
+        )
+
+    async def run_once(self, until: int | None = None) -> int:
+        """Make the jobs of all fires that are due by ``until`` (microseconds; now by default); return how many."""
+        now = self._clock.now()
+        until = now if until is None else max(now, until)
+        fired = 0
+        for row in await self._store.schedules():
+            if not row.paused and row.next_at is not None and row.next_at <= until:
+                fired += await self._fire(row, until)
+        return fired
+
+    async def _fire(self, row: ScheduleRow, until: int) -> int:
+        options = msgspec.convert(row.options, _Options)
+        when = parse_schedule(row.expression, row.timezone)
+        assert row.next_at is not None
+        fires, following, dropped = missed(
+            when, row.next_at, until, options.missed, options.max_missed, grace_us=_GRACE + until - self._clock.now()
+        )
+        jobs = [self._job(row, options, nominal) for nominal in fires]
+        done = await self._store.advance_schedule(row, following, dropped, jobs)
+        if done and dropped:
+            log.warning("schedule %s: %d missed fires were dropped (missed=%s)", row.name, dropped, options.missed)
+        return len(jobs) if done else 0
+
+    def _job(self, row: ScheduleRow, options: _Options, nominal: int) -> NewJob:
+        due = nominal + (jitter_us(row.name, nominal, options.jitter) if options.jitter else 0)
+        return NewJob(
+            0,
+            row.task,
+            row.args,
+            options.queue,
+            options.priority,
+            due,
+            options.max_attempts,
+            self._clock.now(),
+            group=None if options.overlap == "allow" else f"cron:{row.name}",
+            origin=f"cron:{row.name}",
+            origin_ref=str(nominal),
+            when_blocked="skip" if options.overlap == "skip" else "wait",
+        )
+
+    async def run_now(self, name: str) -> int | None:
+        """Make a job of this schedule at once, apart from its fires; return its id, None where there is no such."""
+        row = next((row for row in await self._store.schedules() if row.name == name), None)
+        if row is None:
+            return None
+        now = self._clock.now()
+        job = self._job(row, msgspec.convert(row.options, _Options), now)
+        job.scheduled_at, job.origin_ref = now, f"manual:{now}"
+        return (await self._store.insert_many([job]))[0].id
+
+
+def _definition(row: ScheduleRow) -> Sequence[Any]:
+    return (row.task, row.args, row.expression, row.timezone, row.options)

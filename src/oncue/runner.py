@@ -1,0 +1,230 @@
+"""Running one claimed job: its handler is called at the due time, and its outcome becomes an Ack."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, Literal
+
+import msgspec
+
+from oncue.clock import SECOND, Clock
+from oncue.context import JobContext, enter
+from oncue.job import Ack, Claimed, Completed, Failed, Outcome, Skipped, Snoozed, decide, lateness_verdict
+from oncue.limits import Policy
+from oncue.retry import Discard, Snooze
+from oncue.task import Task
+from oncue.threads import Threads
+
+log = logging.getLogger("oncue.worker")
+Why = Literal["", "timeout", "cancelled", "shutdown", "lease lost"]
+Guard = Callable[[Claimed], Awaitable[str | None]]
+MAX_RESULT = 1_048_576
+_MAX_TRACEBACK = 16_384
+_UNKNOWN_DELAY = 5 * SECOND
+
+
+class Run:
+    """One attempt in progress on this worker."""
+
+    __slots__ = ("context", "entered", "job", "started_at", "task", "why")
+
+    def __init__(self, job: Claimed) -> None:
+        self.job = job
+        self.task: asyncio.Task[None] | None = None
+        self.context: JobContext | None = None
+        self.started_at = 0
+        self.entered = False
+        self.why: Why = ""
+
+    def stop(self, why: Why) -> None:
+        """Ask the handler to end: ``CancelledError`` where it is a coroutine, a flag where it is a thread."""
+        if self.why:
+            return
+        self.why = why
+        if self.context is not None:
+            self.context.cancelled = True
+            self.context.lease_lost = self.context.lease_lost or why == "lease lost"
+        # A task that has not begun would never run its body: it sees ``why`` by itself.
+        if self.task is not None and self.entered:
+            self.task.cancel()
+
+
+class Runner:
+    """Turns claimed jobs into acks. ``guards`` tell, by the job's origin, why it need not run any more."""
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[Any, Any]],
+        policy: Policy,
+        clock: Clock,
+        resources: Mapping[type, Any],
+        report: Callable[[Claimed, dict[str, Any]], Any],
+        retention: int | None,
+        guards: Mapping[str, Guard],
+        threads: int = 32,
+        grace: float = 10.0,
+    ) -> None:
+        self.tasks, self.policy, self.clock, self.resources = tasks, policy, clock, resources
+        self._report, self._retention, self._guards, self._grace = report, retention, guards, grace
+        self._threads = Threads(threads)
+
+    def close(self) -> None:
+        """Let idle threads end."""
+        self._threads.close()
+
+    async def run(self, run: Run) -> Ack:
+        """Run one attempt to its end and return what to record."""
+        job = run.job
+        task = self.tasks.get(job.task)
+        run.started_at = self.clock.now()
+        outcome = await self._before(run, task)
+        if outcome is None:
+            assert task is not None
+            outcome = await self._call(run, task)
+        return self.settle(run, outcome)
+
+    def settle(self, run: Run, outcome: Outcome) -> Ack:
+        """Return the Ack for an attempt's outcome under its task's policy."""
+        job = run.job
+        task = self.tasks.get(job.task)
+        options = task.options if task is not None else None
+        retention = self._retention
+        if task is not None and task.retention_us is not None:
+            retention = task.retention_us
+        caps = tuple(name for name, _ in self.policy.caps(job.task, job.queue)) if self.policy else ()
+        return decide(
+            job,
+            outcome,
+            self.clock.now(),
+            started_at=run.started_at or job.claimed_at,
+            on_retry=options.on_retry if options is not None else "hold",
+            retention=retention,
+            caps=caps,
+        )
+
+    async def _before(self, run: Run, task: Task[Any, Any] | None) -> Outcome | None:
+        job = run.job
+        if job.cancel or run.why == "cancelled":
+            return Skipped("cancelled before it started", "cancelled")
+        if run.why:
+            return Snoozed(0, f"given back unrun: {run.why}", released=True)
+        if task is None:
+            log.error(
+                "job %s asks for task %r, which this process has not registered: given back for 5 s. Deploy the code "
+                "that declares it, or keep its old name in aliases=(...); or cancel the job.",
+                job.id,
+                job.task,
+            )
+            return Snoozed(_UNKNOWN_DELAY, f"no worker knows task {job.task!r} yet", released=True)
+        if job.max_late is not None and (verdict := lateness_verdict(job, run.started_at)) is not None:
+            return verdict
+        if job.origin is not None and (guard := self._guards.get(job.origin)) is not None:
+            try:
+                reason = await guard(job)
+            except asyncio.CancelledError as error:
+                return self._stopped(run, task, error)
+            except Exception as error:
+                return self._failed(run, task, error)
+            if reason is not None:
+                return Skipped(f"skipped: {reason}")
+        return None
+
+    async def _call(self, run: Run, task: Task[Any, Any]) -> Outcome:
+        job, timer = run.job, None
+        loop = asyncio.get_running_loop()
+        try:
+            arguments = task.decode(job.args)
+        except msgspec.MsgspecError as error:
+            return self._undecodable(run, task, error)
+        context = run.context = JobContext(job, self.resources, self._report, loop)
+        enter(context)
+        args, named = task.bind(arguments, context)
+        if task.options.timeout is not None:
+            timer = loop.call_later(task.options.timeout, run.stop, "timeout")
+        try:
+            if task.is_async:
+                result = await task.function(*args, **named)
+            else:
+                result = await self._in_thread(run, partial(task.function, *args, **named))
+        except asyncio.CancelledError as error:
+            return self._stopped(run, task, error)
+        except (Exception, SystemExit) as error:
+            return self._failed(run, task, error)
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return _completed(result)
+
+    async def _in_thread(self, run: Run, function: Callable[[], Any]) -> Any:
+        future = self._threads.submit(function)
+        while True:
+            try:
+                return await asyncio.shield(future)
+            except asyncio.CancelledError:
+                if future.done():
+                    raise
+                # A thread can't be ended from outside: it is shown the flag, and then given a while to return.
+                done, _ = await asyncio.wait({future}, timeout=self._grace)
+                if not done:
+                    log.error("job %s ignores its flag (%s): its thread is left behind", run.job.id, run.why)
+                    raise
+                if run.why == "timeout":
+                    raise
+                return future.result()
+
+    def _stopped(self, run: Run, task: Task[Any, Any], error: asyncio.CancelledError) -> Outcome:
+        if run.why == "timeout":
+            return self._failed(run, task, TimeoutError(f"timed out after {task.options.timeout:g} s"))
+        if run.why == "cancelled":
+            return Skipped("cancelled while running", "cancelled")
+        if run.why:
+            return Snoozed(0, f"given back: {run.why}", released=True)
+        return self._failed(run, task, error)
+
+    def _failed(self, run: Run, task: Task[Any, Any], error: BaseException) -> Outcome:
+        job = run.job
+        if isinstance(error, Snooze):
+            return Snoozed(int(error.delay * SECOND), str(error))
+        text, trace = describe(error)
+        if isinstance(error, Discard):
+            return Failed(text, trace, None, str(error))
+        failures = job.attempt - job.snoozes
+        try:
+            delay = task.options.retry.seconds(failures, error)
+        except Exception as broken:
+            log.exception("the retry policy of %s failed for job %s; retrying in 60 s", job.task, job.id)
+            delay, text = 60.0, f"{text} (and its retry policy failed: {broken!r})"
+        if delay is None:
+            return Failed(text, trace, None, f"its retry rules discard {type(error).__name__}")
+        return Failed(text, trace, int(delay * SECOND))
+
+    def _undecodable(self, run: Run, task: Task[Any, Any], error: msgspec.MsgspecError) -> Outcome:
+        # Time may bring the deploy that understands them, so this is retried; the arguments stay in the row.
+        why = ValueError(
+            f"the stored arguments do not fit {task.name}'s signature: {error}. They are kept; "
+            "mend the signature (give new parameters defaults), then retry the job."
+        )
+        return self._failed(run, task, why)
+
+
+def _completed(result: Any) -> Completed:
+    if result is None:
+        return Completed()
+    try:
+        text = msgspec.json.encode(result)
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        return Completed(None, f"its result of type {type(result).__name__} can't be stored as JSON: {error}")
+    if len(text) > MAX_RESULT:
+        return Completed(None, f"its result of {len(text):,} bytes is over {MAX_RESULT:,} and was not stored")
+    return Completed(text.decode())
+
+
+def describe(error: BaseException) -> tuple[str, str]:
+    """Return an error as one line, and its traceback (the last 16 KiB), both safe to store as UTF-8."""
+    line = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
+    trace = "".join(traceback.format_exception(error)).encode("utf-8", "replace").decode()
+    return line[:2000], trace[-_MAX_TRACEBACK:]

@@ -1,0 +1,267 @@
+"""Where jobs are kept: the protocol of a store, and ``open_store(url)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from oncue.clock import Clock
+from oncue.errors import ConfigError
+from oncue.job import Ack, Cancelled, Claimed, Inserted, NewJob
+from oncue.limits import Policy
+from oncue.store.lock import LifeLock
+from oncue.store.views import AttemptView, Counts, JobView
+
+T = TypeVar("T")
+
+
+class WorkerRow(msgspec.Struct, array_like=True):
+    """One life of a worker process. Times are microseconds since the epoch."""
+
+    id: int
+    name: str
+    host: str
+    pid: int
+    queues: str | None
+    started_at: int
+    seen_at: int
+    lease_until: int
+    running: int = 0
+
+
+class ScheduleRow(msgspec.Struct, array_like=True):
+    """A stored schedule. ``next_at`` is the nominal time of its next fire, None where there is none."""
+
+    name: str
+    task: str
+    args: str
+    expression: str
+    timezone: str
+    options: dict[str, Any]
+    next_at: int | None
+    last_at: int | None
+    paused: int
+    missed: int
+    created_at: int
+
+
+class Claim(msgspec.Struct):
+    """What a worker asks of the store in one transaction: record these acks, then hand me due jobs.
+
+    ``until``: claim what is eligible by then (now plus the look-ahead). ``count``: at most so many.
+    ``queues``: None for all. ``unknown``: task names that this worker can't run. ``retention``: how long the
+    row of a job that is skipped at the claim is kept.
+    """
+
+    worker: int
+    now: int
+    until: int
+    lease: int
+    count: int
+    acks: Sequence[Ack] = ()
+    queues: frozenset[str] | None = None
+    unknown: Sequence[str] = ()
+    retention: int | None = None
+    policy: Policy = Policy()
+
+
+class Claims(msgspec.Struct):
+    """What one transaction gave: claimed jobs, what became of the acks, and when to come back.
+
+    ``next_eligible``, ``others_until`` (the earliest lease end of another worker that holds jobs) and
+    ``next_fire`` (of a schedule) are microseconds since the epoch, or None. ``cancel`` names jobs of this
+    worker that were asked to stop; ``lost`` those whose ack came too late. ``more``: there is more due.
+    """
+
+    jobs: list[Claimed]
+    lost: list[int]
+    cancel: list[int]
+    next_eligible: int | None
+    others_until: int | None
+    next_fire: int | None
+    more: bool = False
+    lease_lost: bool = False
+    changed: bool = False
+    skipped: int = 0
+
+
+class LeaseKeeper(Protocol):
+    """Renews a worker's lease apart from the event loop; used by one thread."""
+
+    def extend(self, worker: int, now: int, lease: int) -> bool:
+        """Renew the lease until ``now + lease``; False where the worker's jobs were taken back."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect."""
+        ...
+
+
+class Store(Protocol):
+    """What every store can do. All times are microseconds since the epoch; nothing is promised before it is durable."""
+
+    url: str
+
+    @property
+    def writes(self) -> int:
+        """Write transactions that this store has committed."""
+        ...
+
+    async def open(self) -> None:
+        """Connect, and create or migrate the schema."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was handed in and disconnect."""
+        ...
+
+    async def insert(self, job: NewJob) -> Inserted:
+        """Store one job; concurrent callers share a commit."""
+        ...
+
+    async def insert_many(self, jobs: Sequence[NewJob]) -> list[Inserted]:
+        """Store many jobs in one transaction."""
+        ...
+
+    async def claim(self, request: Claim) -> Claims:
+        """Record acks and claim due jobs in one transaction."""
+        ...
+
+    async def write(self, operation: Callable[[Any], T]) -> T:
+        """Run ``operation(connection)`` in a write transaction of its own or a shared one."""
+        ...
+
+    async def read(self, operation: Callable[[Any], T]) -> T:
+        """Run ``operation(connection)`` on the reading connection."""
+        ...
+
+    async def changed_elsewhere(self) -> bool:
+        """Tell whether another connection has written since this was asked last."""
+        ...
+
+    async def register(self, row: WorkerRow) -> tuple[int, LifeLock]:
+        """Add a worker's life; return its id, which fences all that it claims, and the lock that proves it alive."""
+        ...
+
+    async def unregister(self, worker: int) -> None:
+        """Remove a worker that holds nothing any more."""
+        ...
+
+    async def progress(self, worker: int, job: Claimed, value: object) -> bool:
+        """Store a running job's progress; False where the claim is not this worker's any more."""
+        ...
+
+    async def prune(self, now: int, count: int) -> int:
+        """Delete up to ``count`` finished jobs whose retention is over."""
+        ...
+
+    async def unblock(self) -> int:
+        """Give the first job behind every blocker another look; return how many blockers there were."""
+        ...
+
+    async def rescue(self, now: int, retention: int | None) -> list[tuple[Claimed, Ack]]:
+        """Take back the jobs of workers whose lease ended or whose death is proved; return what became of each."""
+        ...
+
+    def lease_keeper(self) -> LeaseKeeper:
+        """Return what renews leases from a thread of its own, with a connection of its own."""
+        ...
+
+    async def schedules(self) -> list[ScheduleRow]:
+        """Return the stored schedules by name."""
+        ...
+
+    async def save_schedule(self, row: ScheduleRow) -> None:
+        """Add a schedule, or change its definition; whether it is paused stays."""
+        ...
+
+    async def drop_schedule(self, name: str) -> None:
+        """Remove a schedule; jobs that it made stay."""
+        ...
+
+    async def advance_schedule(
+        self, row: ScheduleRow, following: int | None, dropped: int, jobs: Sequence[NewJob]
+    ) -> bool:
+        """Store a fire's jobs and move the schedule on in one transaction, unless another planner did; tell which."""
+        ...
+
+    async def pause_schedule(self, name: str, paused: bool, next_at: int | None) -> bool:
+        """Pause or resume a schedule; False where there is none of that name."""
+        ...
+
+    async def job(self, id: int) -> JobView | None:
+        """Return a job, waiting, running or final; None where there is none."""
+        ...
+
+    async def attempts(self, id: int) -> list[AttemptView]:
+        """Return the attempts that did not end the job, oldest first."""
+        ...
+
+    async def list_jobs(self, *, limit: int, **filters: Any) -> list[JobView]:
+        """Return jobs, newest id first, that match all filters."""
+        ...
+
+    async def counts(self, now: int) -> Counts:
+        """Return how many jobs are in which state."""
+        ...
+
+    async def run_now(self, now: int, id: int) -> None:
+        """Make a waiting job due now. Raises UnknownJob or InvalidJob."""
+        ...
+
+    async def restart(self, now: int, id: int) -> None:
+        """Put a discarded or cancelled job back, due now. Raises UnknownJob or InvalidJob."""
+        ...
+
+    async def workers(self) -> list[WorkerRow]:
+        """Return the registered workers."""
+        ...
+
+    async def set_queue(self, name: str, paused: bool) -> None:
+        """Pause or resume a queue for all workers."""
+        ...
+
+    async def hold_due(self, now: int) -> int:
+        """After a restore: hold what came due by ``now``; return how many."""
+        ...
+
+    async def release_held(self) -> int:
+        """Let what was held run; return how many."""
+        ...
+
+    async def cancel(self, now: int, expires_at: int | None, *, id: int | None, key: str | None) -> Cancelled:
+        """Cancel what the id or key names; tell what came of it."""
+        ...
+
+    def insert_sync(self, jobs: Sequence[NewJob], connection: Any = None) -> list[Inserted]:
+        """Store jobs synchronously: in the caller's transaction where a connection is given, else in one of its own."""
+        ...
+
+    def cancel_sync(
+        self, now: int, expires_at: int | None, id: int | None, key: str | None, connection: Any = None
+    ) -> Cancelled:
+        """``cancel``, synchronously."""
+        ...
+
+    def reschedule_sync(self, due: int, id: int | None, key: str | None, connection: Any = None) -> bool:
+        """``reschedule``, synchronously."""
+        ...
+
+    async def reschedule(self, due: int, *, id: int | None, key: str | None) -> bool:
+        """Move a job that is not running to ``due``; False where there is none."""
+        ...
+
+
+def open_store(url: str, clock: Clock, **options: Any) -> Store:
+    """Return the store for a URL (``sqlite:///file.db``); it is not connected yet. Raises ConfigError."""
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
+        from oncue.store.sqlite import SqliteStore
+
+        return SqliteStore(url, clock, **options)
+    raise ConfigError(
+        f"No store for the URL {url.partition('@')[2] or url!r}: this version knows sqlite:///relative/file.db and "
+        "sqlite:////absolute/file.db. Check DATABASE_URL, or pass the URL to OnCue(...)."
+    )

@@ -1,0 +1,100 @@
+"""Which due jobs a claim may take: groups, keys, rates and caps. Pure; every store calls it inside its transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from oncue.job import GROUP, KEY, Claimed
+from oncue.limits import Bucket, Policy
+
+LIMIT = "limit:"
+
+
+@dataclass(slots=True)
+class Facts:
+    """What the store knows about the candidates' groups, keys and limits; ``choose`` moves it on as it takes jobs."""
+
+    group_holder: dict[str, int] = field(default_factory=dict)
+    group_head: dict[str, int] = field(default_factory=dict)
+    key_started: dict[str, int] = field(default_factory=dict)
+    buckets: dict[str, Bucket] = field(default_factory=dict)
+    running: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Choice:
+    """``take`` to run; ``park`` as (id, blocked_by, eligible_at or None); ``skip`` to end, blocked, with its reason."""
+
+    take: list[Claimed] = field(default_factory=list)
+    park: list[tuple[int, str, int | None]] = field(default_factory=list)
+    skip: list[tuple[Claimed, str]] = field(default_factory=list)
+
+
+def is_plain(jobs: Sequence[Claimed], policy: Policy) -> bool:
+    """Tell whether no candidate has a group, a key or a limit, so that all may be taken unseen."""
+    return not policy and all(job.group is None and job.key is None for job in jobs)
+
+
+def choose(jobs: Sequence[Claimed], facts: Facts, policy: Policy, now: int) -> Choice:
+    """Sort candidates (in claim order) into those to run now, to park behind a blocker, and to skip."""
+    choice = Choice()
+    for job in jobs:
+        blocker = _blocker(job, facts, policy)
+        if blocker is not None:
+            if job.when_blocked == "skip":
+                choice.skip.append((job, f"skipped: blocked by {blocker}"))
+            else:
+                choice.park.append((job.id, blocker, None))
+            continue
+        # A job that is claimed ahead of its due time spends its token at that time.
+        start = max(now, job.start_at)
+        wait = _rate_wait(job, facts, policy, start)
+        if wait is not None:
+            choice.park.append((job.id, LIMIT + wait[0], wait[1]))
+            continue
+        _take(job, facts, policy, start)
+        choice.take.append(job)
+    return choice
+
+
+def _blocker(job: Claimed, facts: Facts, policy: Policy) -> str | None:
+    if job.key is not None and facts.key_started.get(job.key, job.id) != job.id:
+        return KEY + job.key
+    if (
+        job.group is not None
+        and not job.holds
+        and (job.group in facts.group_holder or facts.group_head.get(job.group, job.id) != job.id)
+    ):
+        return GROUP + job.group
+    for name, cap in policy.caps(job.task, job.queue) if policy else ():
+        if facts.running.get(name, 0) >= cap:
+            return name
+    return None
+
+
+def _rate_wait(job: Claimed, facts: Facts, policy: Policy, now: int) -> tuple[str, int] | None:
+    if not policy:
+        return None
+    has_slot = (job.blocked_by or "").startswith(LIMIT)
+    worst: tuple[str, int] | None = None
+    for name, limit in policy.rates(job.task, job.queue, job.group):
+        bucket = facts.buckets.setdefault(name, Bucket())
+        slot = bucket.slot(limit, now, has_slot)
+        if slot > now and (worst is None or slot > worst[1]):
+            worst = (name, slot)
+    if worst is not None and not has_slot:
+        facts.buckets[worst[0]].backlog = worst[1]
+    return worst
+
+
+def _take(job: Claimed, facts: Facts, policy: Policy, now: int) -> None:
+    if job.key is not None:
+        facts.key_started[job.key] = job.id
+    if job.group is not None:
+        facts.group_holder[job.group] = job.id
+    if policy:
+        for name, limit in policy.rates(job.task, job.queue, job.group):
+            facts.buckets[name].spend(limit, now)
+        for name, _ in policy.caps(job.task, job.queue):
+            facts.running[name] = facts.running.get(name, 0) + 1

@@ -1,0 +1,75 @@
+"""Proof of death: a file lock that a worker's process holds for as long as it lives, and the system takes back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has no flock: there only the lease tells
+    fcntl = None  # type: ignore[assignment]
+
+
+class LifeLock(Protocol):
+    """A held lock."""
+
+    def release(self) -> None:
+        """Give the lock back and remove its file."""
+        ...
+
+
+class _FileLock:
+    def __init__(self, path: Path, fd: int) -> None:
+        self._path, self._fd = path, fd
+
+    def release(self) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._fd)
+
+
+class _NoLock:
+    def release(self) -> None:
+        """Nothing was locked."""
+
+
+def hold(folder: Path, worker: int) -> LifeLock:
+    """Lock this worker's file in ``folder`` until the process ends or ``release`` is called."""
+    if fcntl is None:
+        return _NoLock()
+    try:
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{worker}.lock"
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return _NoLock()
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return _NoLock()
+    return _FileLock(path, fd)
+
+
+def is_dead(folder: Path, worker: int) -> bool:
+    """Tell whether the process that held this worker's lock is proved dead. No file is no proof."""
+    if fcntl is None:
+        return False
+    path = folder / f"{worker}.lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def forget(folder: Path, worker: int) -> None:
+    """Remove the file of a worker whose jobs were taken back."""
+    (folder / f"{worker}.lock").unlink(missing_ok=True)

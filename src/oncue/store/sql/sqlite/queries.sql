@@ -1,0 +1,312 @@
+-- Named queries, in the same order in every dialect. Sets travel as one JSON text, so that a batch is one statement.
+
+-- name: take_ids
+UPDATE oncue_counter SET value = value + :count WHERE name = :name RETURNING value;
+
+-- name: insert_jobs
+INSERT INTO oncue_job (id, task, args, queue, priority, scheduled_at, eligible_at, max_attempts, created_at, key,
+                       group_name, max_late, when_late, metadata, origin, origin_ref, when_blocked)
+SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>5, value->>6, value->>7, value->>8,
+       value->>9, value->>10, value->>11, value->>12, value->>13, value->>14, value->>15
+FROM json_each(:jobs);
+
+-- name: jobs_with_keys
+SELECT json_group_array(json_array(id, key, started, scheduled_at, created_at, group_name)) FROM (
+  SELECT id, key, 0 AS started, scheduled_at, created_at, group_name FROM oncue_job
+  WHERE key IN (SELECT value FROM json_each(:keys)) AND key IS NOT NULL AND attempt = 0
+  UNION ALL
+  SELECT id, key, 1, scheduled_at, created_at, group_name FROM oncue_job
+  WHERE key IN (SELECT value FROM json_each(:keys)) AND key IS NOT NULL AND attempt > 0);
+
+-- name: replace_job
+UPDATE oncue_job
+SET task = j.value->>1, args = j.value->>2, queue = j.value->>3, priority = j.value->>4, scheduled_at = j.value->>5,
+    eligible_at = j.value->>5, max_attempts = j.value->>6, group_name = j.value->>9, max_late = j.value->>10,
+    when_late = j.value->>11, metadata = j.value->>12, blocked_by = NULL, folded = folded + 1
+FROM json_each(:jobs) AS j
+WHERE oncue_job.id = j.value->>0 AND attempt = 0;
+
+-- name: fold_jobs
+UPDATE oncue_job SET folded = folded + 1 WHERE id IN (SELECT value FROM json_each(:ids));
+
+-- name: move_job
+UPDATE oncue_job SET scheduled_at = :due, eligible_at = :due, blocked_by = NULL, holds = 0, folded = folded + :fold
+WHERE id = :id AND state = 'scheduled';
+
+-- name: finish_jobs
+INSERT INTO oncue_finished (id, task, args, queue, priority, state, outcome, scheduled_at, attempt, snoozes,
+                            max_attempts, worker, started_at, finished_at, key, group_name, max_late, when_late,
+                            metadata, origin, origin_ref, folded, progress, created_at, result, error, traceback,
+                            reason, expires_at)
+SELECT j.id, j.task, j.args, j.queue, j.priority, a.value->>2, a.value->>3, j.scheduled_at, j.attempt, j.snoozes,
+       j.max_attempts, j.worker, a.value->>4, a.value->>5, j.key, j.group_name, j.max_late, j.when_late,
+       j.metadata, j.origin, j.origin_ref, j.folded, j.progress, j.created_at, a.value->>6, a.value->>7, a.value->>8,
+       a.value->>9, a.value->>14
+FROM json_each(:acks) AS a CROSS JOIN oncue_job AS j ON j.id = a.value->>0
+WHERE j.worker IS :worker AND j.attempt = a.value->>1;
+
+-- name: drop_finished
+DELETE FROM oncue_job
+WHERE id IN (SELECT value->>0 FROM json_each(:acks)) AND worker IS :worker
+  AND EXISTS (SELECT 1 FROM oncue_finished AS f WHERE f.id = oncue_job.id);
+
+-- name: record_attempts
+INSERT OR REPLACE INTO oncue_attempt (job, attempt, outcome, scheduled_at, started_at, finished_at, worker, error,
+                                      traceback, reason)
+SELECT j.id, j.attempt, a.value->>3, j.scheduled_at, a.value->>4, a.value->>5, j.worker, a.value->>7, a.value->>8,
+       a.value->>9
+FROM json_each(:acks) AS a CROSS JOIN oncue_job AS j ON j.id = a.value->>0
+WHERE j.worker = :worker AND j.attempt = a.value->>1;
+
+-- name: put_back
+UPDATE oncue_job
+SET state = 'scheduled', worker = NULL, claimed_at = NULL, blocked_by = NULL, scheduled_at = a.value->>10,
+    eligible_at = a.value->>11, snoozes = snoozes + (a.value->>12), holds = a.value->>13
+FROM json_each(:acks) AS a
+WHERE oncue_job.id = a.value->>0 AND worker = :worker AND attempt = a.value->>1;
+
+-- name: lost_claims
+SELECT json_group_array(value->>0) FROM json_each(:acks) AS a
+WHERE NOT EXISTS (SELECT 1 FROM oncue_job AS j
+                  WHERE j.id = a.value->>0 AND j.worker = :worker AND j.attempt = a.value->>1);
+
+-- name: lost_attempts
+SELECT json_group_array(value->>0) FROM json_each(:acks) AS a
+WHERE NOT EXISTS (SELECT 1 FROM oncue_attempt AS t
+                  WHERE t.job = a.value->>0 AND t.attempt = a.value->>1 AND t.worker = :worker);
+
+-- name: release_heads
+UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL
+WHERE id IN (SELECT (SELECT id FROM oncue_job WHERE blocked_by = n.value ORDER BY scheduled_at, id LIMIT 1)
+             FROM json_each(:names) AS n);
+
+-- name: release_some
+UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL
+WHERE id IN (SELECT id FROM oncue_job WHERE blocked_by = :name ORDER BY scheduled_at, id LIMIT :count);
+
+-- name: peek
+WITH RECURSIVE
+  lane (queue, priority) AS (
+    SELECT * FROM (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+                   ORDER BY queue, priority LIMIT 1)
+    UNION ALL
+    SELECT j.queue, j.priority FROM lane, oncue_job AS j
+    WHERE j.id = coalesce(
+      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+       AND queue = lane.queue AND priority > lane.priority ORDER BY priority LIMIT 1),
+      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+       AND queue > lane.queue ORDER BY queue, priority LIMIT 1))
+  )
+SELECT json_object(
+  'lanes', (SELECT json_group_array(json_array(queue, priority, (
+              SELECT eligible_at FROM oncue_job AS j
+              WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL AND j.queue = lane.queue
+                AND j.priority = lane.priority ORDER BY eligible_at LIMIT 1))) FROM lane),
+  'lease_until', (SELECT lease_until FROM oncue_worker WHERE id = :worker),
+  'others_until', (SELECT min(lease_until) FROM oncue_worker AS w WHERE id <> :worker
+                   AND EXISTS (SELECT 1 FROM oncue_job AS j WHERE j.worker = w.id AND j.state = 'running')),
+  'next_fire', (SELECT min(next_at) FROM oncue_schedule WHERE paused = 0),
+  'paused', (SELECT json_group_array(name) FROM oncue_queue WHERE paused = 1),
+  'cancel', (SELECT json_group_array(id) FROM oncue_job WHERE worker = :worker AND state = 'running' AND cancel = 1),
+  'changed', EXISTS (SELECT 1 FROM oncue_source_change)
+);
+
+-- name: candidates
+SELECT json_group_array(json_array(
+         id, task, args, queue, priority, scheduled_at, attempt + 1, snoozes, max_attempts, key, group_name, holds,
+         blocked_by, when_blocked, cancel, max_late, when_late, metadata, origin, origin_ref, created_at,
+         eligible_at, :now))
+FROM (SELECT * FROM oncue_job
+      WHERE state = 'scheduled' AND eligible_at IS NOT NULL AND queue = :queue AND priority = :priority
+        AND eligible_at <= :until AND task NOT IN (SELECT value FROM json_each(:except))
+      ORDER BY eligible_at, id LIMIT :count);
+
+-- name: claim_jobs
+UPDATE oncue_job
+SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = :now, blocked_by = NULL,
+    holds = group_name IS NOT NULL
+WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'scheduled';
+
+-- name: park_jobs
+UPDATE oncue_job SET blocked_by = p.value->>1, eligible_at = p.value->>2
+FROM json_each(:parked) AS p WHERE oncue_job.id = p.value->>0 AND state = 'scheduled';
+
+-- name: busy_groups
+SELECT json_group_array(json_array(group_name, id)) FROM oncue_job
+WHERE holds = 1 AND group_name IN (SELECT value FROM json_each(:groups));
+
+-- name: group_heads
+SELECT json_group_array(json_array(g.value, (
+         SELECT id FROM oncue_job WHERE group_name = g.value AND state = 'scheduled' AND holds = 0
+         ORDER BY scheduled_at, id LIMIT 1)))
+FROM json_each(:groups) AS g;
+
+-- name: started_keys
+SELECT json_group_array(json_array(key, id)) FROM oncue_job
+WHERE key IS NOT NULL AND attempt > 0 AND key IN (SELECT value FROM json_each(:keys));
+
+-- name: buckets
+SELECT json_group_array(json_array(name, tat, CASE WHEN EXISTS (
+         SELECT 1 FROM oncue_job WHERE blocked_by = 'limit:' || name) THEN backlog ELSE 0 END))
+FROM oncue_limit WHERE name IN (SELECT value FROM json_each(:names));
+
+-- name: save_buckets
+INSERT INTO oncue_limit (name, tat, backlog) SELECT value->>0, value->>1, value->>2 FROM json_each(:buckets) WHERE true
+ON CONFLICT (name) DO UPDATE SET tat = excluded.tat, backlog = excluded.backlog;
+
+-- name: running_counts
+SELECT json_group_array(json_array(task, queue, n))
+FROM (SELECT task, queue, count(*) AS n FROM oncue_job WHERE state = 'running' GROUP BY task, queue);
+
+-- name: extend_lease
+UPDATE oncue_worker SET lease_until = :until, seen_at = :now WHERE id = :worker;
+
+-- name: next_in_lane
+SELECT eligible_at FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+  AND queue = :queue AND priority = :priority AND task NOT IN (SELECT value FROM json_each(:except))
+ORDER BY eligible_at LIMIT 1;
+
+-- name: add_worker
+INSERT INTO oncue_worker (id, name, host, pid, queues, started_at, seen_at, lease_until)
+VALUES (:id, :name, :host, :pid, :queues, :now, :now, :until);
+
+-- name: drop_worker
+DELETE FROM oncue_worker WHERE id = :worker;
+
+-- name: workers
+SELECT json_group_array(json_array(id, name, host, pid, queues, started_at, seen_at, lease_until,
+         (SELECT count(*) FROM oncue_job WHERE worker = w.id AND state = 'running')))
+FROM oncue_worker AS w;
+
+-- name: jobs_of_worker
+SELECT json_group_array(json_array(
+         id, task, args, queue, priority, scheduled_at, attempt, snoozes, max_attempts, key, group_name, holds,
+         blocked_by, when_blocked, cancel, max_late, when_late, metadata, origin, origin_ref, created_at,
+         coalesce(eligible_at, scheduled_at), claimed_at))
+FROM oncue_job WHERE worker = :worker AND state = 'running';
+
+-- name: find_by_id
+SELECT json_group_array(json_array(id, state, attempt, key, group_name)) FROM oncue_job WHERE id = :id;
+
+-- name: find_by_key
+SELECT json_group_array(json_array(id, state, attempt, key, group_name)) FROM (
+  SELECT * FROM oncue_job WHERE key = :key AND key IS NOT NULL AND attempt = 0
+  UNION ALL
+  SELECT * FROM oncue_job WHERE key = :key AND key IS NOT NULL AND attempt > 0);
+
+-- name: state_of
+SELECT state FROM oncue_job WHERE id = :id UNION ALL SELECT state FROM oncue_finished WHERE id = :id;
+
+-- name: request_cancel
+UPDATE oncue_job SET cancel = 1 WHERE id = :id AND state = 'running';
+
+-- name: restart_finished
+INSERT INTO oncue_job (id, task, args, queue, priority, scheduled_at, eligible_at, attempt, snoozes, max_attempts, key,
+                       group_name, max_late, when_late, metadata, folded, created_at)
+SELECT id, task, args, queue, priority, :due, :due, attempt, snoozes, attempt - snoozes + max_attempts, key,
+       group_name, max_late, when_late, metadata, folded, created_at
+FROM oncue_finished WHERE id = :id AND state <> 'completed';
+
+-- name: record_finished
+INSERT OR REPLACE INTO oncue_attempt (job, attempt, outcome, scheduled_at, started_at, finished_at, worker, error,
+                                      traceback, reason)
+SELECT id, attempt, outcome, scheduled_at, coalesce(started_at, finished_at), finished_at, worker, error, traceback,
+       reason
+FROM oncue_finished WHERE id = :id;
+
+-- name: drop_history
+DELETE FROM oncue_finished WHERE id = :id;
+
+-- name: set_progress
+UPDATE oncue_job SET progress = :progress WHERE id = :id AND worker = :worker AND attempt = :attempt;
+
+-- name: prune_attempts
+DELETE FROM oncue_attempt WHERE job IN (SELECT id FROM oncue_finished WHERE expires_at <= :now
+                                        ORDER BY expires_at LIMIT :count);
+
+-- name: prune_finished
+DELETE FROM oncue_finished WHERE id IN (SELECT id FROM oncue_finished WHERE expires_at <= :now
+                                        ORDER BY expires_at LIMIT :count);
+
+-- name: prune_workers
+DELETE FROM oncue_worker WHERE lease_until < :before AND id NOT IN (SELECT worker FROM oncue_job WHERE state = 'running');
+
+-- name: prune_limits
+DELETE FROM oncue_limit WHERE tat < :before AND backlog < :before;
+
+-- name: stuck_names
+SELECT json_group_array(blocked_by) FROM (
+  SELECT DISTINCT blocked_by FROM oncue_job WHERE blocked_by IS NOT NULL AND eligible_at IS NULL);
+
+-- name: list_jobs
+SELECT json_group_array(json(j)) FROM (
+  SELECT id, json_object(
+    'id', id, 'state', state, 'outcome', NULL, 'task', task, 'args', json(args), 'queue', queue, 'priority', priority,
+    'scheduled_at', scheduled_at, 'eligible_at', eligible_at, 'blocked_by', blocked_by, 'attempt', attempt,
+    'snoozes', snoozes, 'max_attempts', max_attempts, 'worker', worker, 'started_at', claimed_at,
+    'finished_at', NULL, 'key', key, 'group', group_name, 'max_late', max_late, 'when_late', when_late,
+    'metadata', json(metadata), 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
+    'progress', json(progress), 'created_at', created_at, 'cancel', cancel, 'result', NULL, 'error', NULL,
+    'traceback', NULL, 'reason', NULL) AS j
+  FROM oncue_job WHERE {waiting}
+  UNION ALL
+  SELECT id, json_object(
+    'id', id, 'state', state, 'outcome', outcome, 'task', task, 'args', json(args), 'queue', queue,
+    'priority', priority, 'scheduled_at', scheduled_at, 'eligible_at', NULL, 'blocked_by', NULL, 'attempt', attempt,
+    'snoozes', snoozes, 'max_attempts', max_attempts, 'worker', worker, 'started_at', started_at,
+    'finished_at', finished_at, 'key', key, 'group', group_name, 'max_late', max_late, 'when_late', when_late,
+    'metadata', json(metadata), 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
+    'progress', json(progress), 'created_at', created_at, 'cancel', 0, 'result', json(result), 'error', error,
+    'traceback', traceback, 'reason', reason) AS j
+  FROM oncue_finished WHERE {finished}
+  ORDER BY id DESC LIMIT :limit);
+
+-- name: attempts_of
+SELECT json_group_array(json_object(
+  'attempt', attempt, 'outcome', outcome, 'scheduled_at', scheduled_at, 'started_at', started_at,
+  'finished_at', finished_at, 'worker', worker, 'error', error, 'traceback', traceback, 'reason', reason))
+FROM (SELECT * FROM oncue_attempt WHERE job = :id ORDER BY attempt);
+
+-- name: counts
+SELECT json_object(
+  'scheduled', (SELECT count(*) FROM oncue_job WHERE state = 'scheduled' AND eligible_at > :now),
+  'due', (SELECT count(*) FROM oncue_job WHERE state = 'scheduled' AND eligible_at <= :now),
+  'blocked', (SELECT count(*) FROM oncue_job WHERE blocked_by IS NOT NULL),
+  'running', (SELECT count(*) FROM oncue_job WHERE state = 'running'),
+  'completed', (SELECT count(*) FROM oncue_finished WHERE state = 'completed'),
+  'discarded', (SELECT count(*) FROM oncue_finished WHERE state = 'discarded'),
+  'cancelled', (SELECT count(*) FROM oncue_finished WHERE state = 'cancelled'),
+  'next_due', (SELECT min(eligible_at) FROM oncue_job WHERE state = 'scheduled')
+);
+
+-- name: set_queue
+INSERT INTO oncue_queue (name, paused) VALUES (:name, :paused)
+ON CONFLICT (name) DO UPDATE SET paused = excluded.paused;
+
+-- name: hold_due
+UPDATE oncue_job SET eligible_at = NULL, blocked_by = 'restore', state = 'scheduled', worker = NULL, holds = 0
+WHERE eligible_at <= :now OR eligible_at IS NULL OR state = 'running';
+
+-- name: release_held
+UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL WHERE blocked_by = 'restore';
+
+-- name: schedules
+SELECT json_group_array(json_array(name, task, args, expression, timezone, json(options), next_at, last_at, paused,
+         missed, created_at))
+FROM (SELECT * FROM oncue_schedule ORDER BY name);
+
+-- name: save_schedule
+INSERT INTO oncue_schedule (name, task, args, expression, timezone, options, next_at, created_at)
+VALUES (:name, :task, :args, :expression, :timezone, :options, :next_at, :now)
+ON CONFLICT (name) DO UPDATE SET task = excluded.task, args = excluded.args, expression = excluded.expression,
+  timezone = excluded.timezone, options = excluded.options, next_at = excluded.next_at;
+
+-- name: drop_schedule
+DELETE FROM oncue_schedule WHERE name = :name;
+
+-- name: advance_schedule
+UPDATE oncue_schedule SET next_at = :following, last_at = :fired, missed = missed + :dropped
+WHERE name = :name AND next_at IS :nominal AND paused = 0;
+
+-- name: pause_schedule
+UPDATE oncue_schedule SET paused = :paused, next_at = :next_at WHERE name = :name;

@@ -1,0 +1,235 @@
+"""Tasks: registered functions with their policy, and typed calls of them."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+
+import msgspec
+
+from oncue.clock import seconds_to_us
+from oncue.context import JobContext
+from oncue.errors import ConfigError, InvalidArguments
+from oncue.job import OnRetry, WhenLate
+from oncue.limits import Limit, Rules
+from oncue.retry import Retry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+DiscardHook = Callable[["DiscardedJob"], Awaitable[None] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardedJob:
+    """What an ``on_discard`` hook is told about the job that was given up."""
+
+    id: int
+    task: str
+    args: str
+    key: str | None
+    group: str | None
+    attempt: int
+    reason: str
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """A task's policy. Times are in seconds or ``timedelta``; see ``OnCue.task`` for the meaning of each."""
+
+    retry: Retry = Retry()
+    timeout: float | None = None
+    queue: str = "default"
+    priority: int = 0
+    limit: Limit | None = None
+    group_limit: Limit | None = None
+    concurrency: int | None = None
+    max_late: float | timedelta | None = None
+    when_late: WhenLate = "run"
+    on_retry: OnRetry = "hold"
+    retention: float | timedelta | None = None
+    on_discard: DiscardHook | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise ConfigError(f"timeout is above 0 seconds, not {self.timeout!r}.")
+        if self.when_late not in ("run", "skip", "fail"):
+            raise ConfigError(f"when_late is 'run', 'skip' or 'fail', not {self.when_late!r}.")
+        if self.on_retry not in ("hold", "yield"):
+            raise ConfigError(f"on_retry is 'hold' or 'yield', not {self.on_retry!r}.")
+
+    @property
+    def rules(self) -> Rules:
+        """The limits among these options."""
+        return Rules(self.limit, self.group_limit, self.concurrency)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[R_co]):
+    """A task bound to its arguments, checked and encoded: what ``schedule`` takes."""
+
+    task: Task[Any, R_co]
+    args: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task(Generic[P, R_co]):
+    """A registered function. ``task.call(...)`` makes a typed call; calling the task itself runs the function."""
+
+    name: str
+    function: Callable[..., Any]
+    options: TaskOptions
+    aliases: tuple[str, ...] = ()
+    takes_context: bool = False
+    is_async: bool = True
+    returns: Any = Any
+    arguments: type[msgspec.Struct] | None = None
+    keyword_only: tuple[str, ...] = ()
+    retention_us: int | None = None
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
+        """Bind arguments: checked against the signature and encoded as JSON now, so that a bad call fails here.
+
+        Raises InvalidArguments.
+        """
+        if self.arguments is None:
+            if args or kwargs:
+                raise InvalidArguments(f"{self.name} takes no arguments; got {_shown(args, kwargs)}.")
+            return Call(self, "{}")
+        try:
+            text = msgspec.json.encode(self.arguments(*args, **kwargs))
+            msgspec.json.decode(text, type=self.arguments)
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+            raise InvalidArguments(
+                f"{self.name}({_shown(args, kwargs)}) can't be scheduled: {error}. It takes "
+                f"({', '.join(_signature(self.arguments))}); arguments are stored as JSON."
+            ) from error
+        return Call(self, text.decode())
+
+    def decode(self, text: str) -> msgspec.Struct | None:
+        """Decode stored arguments. Raises msgspec.ValidationError or msgspec.DecodeError where they don't fit."""
+        return None if self.arguments is None else msgspec.json.decode(text, type=self.arguments)
+
+    def bind(self, arguments: msgspec.Struct | None, context: JobContext) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the positional and keyword arguments with which to call the function."""
+        values = () if arguments is None else msgspec.structs.astuple(arguments)
+        named: dict[str, Any] = {}
+        if self.keyword_only:
+            named = dict(zip(self.keyword_only, values[-len(self.keyword_only) :], strict=True))
+            values = values[: -len(self.keyword_only)]
+        return ((context, *values) if self.takes_context else values), named
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Run the function here and now, as if it were not a task (its own arguments, the context included)."""
+        return self.function(*args, **kwargs)
+
+
+class TaskDecorator(Protocol):
+    """What ``@app.task(...)`` returns: it keeps the function's parameters (less the context) and result type."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[JobContext, P], Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[JobContext, P], R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+def make_task(
+    function: Callable[..., Any], name: str | None, aliases: tuple[str, ...], options: TaskOptions
+) -> Task[Any, Any]:
+    """Inspect a function and make its task. Raises ConfigError for a signature that can't be stored."""
+    name = name or f"{function.__module__}.{function.__qualname__}"
+    if not name or len(name) > 200 or any(ord(c) < 32 for c in name):
+        raise ConfigError(f"A task's name has 1 to 200 printable characters, not {name!r}.")
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise ConfigError(
+            f"{name}: a type in its signature can't be resolved ({error}). Import it at module level."
+        ) from error
+    parameters = list(inspect.signature(function).parameters.values())
+    takes_context = bool(parameters) and hints.get(parameters[0].name) is JobContext
+    parameters = parameters[1:] if takes_context else parameters
+    fields: list[Any] = []
+    for parameter in sorted(parameters, key=lambda p: p.kind is p.KEYWORD_ONLY):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ConfigError(f"{name}: *{parameter.name} can't be stored by name. Take a list or a dict instead.")
+        hint = hints.get(parameter.name, Any)
+        plain = (parameter.name, hint)
+        fields.append(plain if parameter.default is parameter.empty else (*plain, _default(name, parameter)))
+    return Task(
+        name=name,
+        function=function,
+        options=options,
+        aliases=aliases,
+        takes_context=takes_context,
+        is_async=inspect.iscoroutinefunction(function),
+        returns=hints.get("return", Any),
+        arguments=_struct(name, fields) if fields else None,
+        retention_us=microseconds(options.retention),
+        keyword_only=tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY),
+    )
+
+
+def _default(name: str, parameter: inspect.Parameter) -> Any:
+    if isinstance(parameter.default, (list, dict, set, bytearray)):
+        kind = type(parameter.default)
+        if parameter.default:
+            raise ConfigError(
+                f"{name}: the default of {parameter.name} is a filled {kind.__name__}. Use None or a tuple."
+            )
+        return msgspec.field(default_factory=kind)
+    return parameter.default
+
+
+def _struct(name: str, fields: list[Any]) -> type[msgspec.Struct]:
+    try:
+        made = msgspec.defstruct("Arguments", _ordered(fields), forbid_unknown_fields=True)
+        msgspec.json.Decoder(made)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name}: its parameters can't be stored as JSON: {error}") from error
+    return made
+
+
+def _ordered(fields: list[Any]) -> list[Any]:
+    """A keyword-only parameter may lack a default after ones that have one; give it msgspec's way to say so."""
+    seen_default = any(len(f) == 3 for f in fields)
+    first = next((i for i, f in enumerate(fields) if len(f) == 3), len(fields))
+    if not seen_default or all(len(f) == 3 for f in fields[first:]):
+        return fields
+    raise TypeError("a keyword-only parameter without a default follows one with a default; reorder them")
+
+
+def _signature(arguments: type[msgspec.Struct]) -> list[str]:
+    shown = []
+    for info in msgspec.structs.fields(arguments):
+        kind = info.type if isinstance(info.type, str) else getattr(info.type, "__name__", str(info.type))
+        shown.append(f"{info.name}: {kind}" + ("" if info.required else " = ..."))
+    return shown
+
+
+def _shown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    text = ", ".join([*(repr(a) for a in args), *(f"{k}={v!r}" for k, v in kwargs.items())])
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def microseconds(value: float | timedelta | None) -> int | None:
+    """Convert an optional span to microseconds. Raises InvalidTime for one that can't be."""
+    return None if value is None else seconds_to_us(value)
+
+
+def as_decorator(make: Callable[[Callable[..., Any]], Task[Any, Any]]) -> TaskDecorator:
+    """Give a plain maker the decorator's type."""
+    return cast("TaskDecorator", make)
+
+
+Overlap = Literal["skip", "queue", "allow"]
+Missed = Literal["skip", "once", "all"]
