@@ -63,6 +63,14 @@ class SchemaTooNew(StoreError):
     """The database was written by a newer OnCue than this one."""
 
 
+class SchemaTooOld(StoreError):
+    """The database has no OnCue tables yet, or those of an older version; ``oncue migrate`` mends that."""
+
+
+class NoDatabase(StoreError):
+    """There is no database at that address, and what was asked only reads, so none was made."""
+
+
 class LeaseLost(OnCueError):
     """The job was taken back from this worker (its lease ended); what this attempt does no longer counts."""
 

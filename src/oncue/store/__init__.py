@@ -12,7 +12,7 @@ from oncue.errors import ConfigError
 from oncue.job import Ack, Cancelled, Claimed, Inserted, NewJob
 from oncue.limits import Policy
 from oncue.store.lock import LifeLock
-from oncue.store.views import AttemptView, Counts, JobView
+from oncue.store.views import AttemptView, Blocker, Check, Counts, JobView, QueueView, SchemaView
 
 T = TypeVar("T")
 
@@ -109,8 +109,11 @@ class Store(Protocol):
         """Write transactions that this store has committed."""
         ...
 
-    async def open(self) -> None:
-        """Connect, and create or migrate the schema."""
+    async def open(self, *, migrate: bool = True) -> None:
+        """Connect, and create or migrate the schema.
+
+        With ``migrate=False`` nothing is created or changed: raises NoDatabase, SchemaTooOld or SchemaTooNew instead.
+        """
         ...
 
     async def close(self) -> None:
@@ -217,6 +220,34 @@ class Store(Protocol):
 
     async def workers(self) -> list[WorkerRow]:
         """Return the registered workers."""
+        ...
+
+    async def proved_dead(self) -> set[int]:
+        """Return the ids of registered workers whose process is known to have ended."""
+        ...
+
+    async def queues(self, now: int) -> list[QueueView]:
+        """Return the queues by name."""
+        ...
+
+    async def blockers(self) -> list[Blocker]:
+        """Return everything that jobs wait behind, except limits and due times."""
+        ...
+
+    async def overdue(self, before: int, limit: int) -> list[JobView]:
+        """Return jobs that were due before that time and don't run, longest overdue first."""
+        ...
+
+    async def schema(self) -> SchemaView:
+        """Look at the schema without changing anything; the store need not be open."""
+        ...
+
+    async def check(self) -> list[Check]:
+        """Return what this store has to say about its health: settings, room, durability. Changes nothing."""
+        ...
+
+    def ping_sync(self) -> None:
+        """Commit a change without meaning, from another connection; workers and listeners should hear it."""
         ...
 
     async def set_queue(self, name: str, paused: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -70,3 +70,44 @@ class Counts(msgspec.Struct, frozen=True):
     discarded: int
     cancelled: int
     next_due: int | None
+
+
+class QueueView(msgspec.Struct, frozen=True):
+    """A queue that has jobs or was paused once. ``waiting``: not due yet; ``blocked``: behind another job or a cap."""
+
+    name: str
+    paused: bool
+    waiting: int
+    due: int
+    blocked: int
+    running: int
+
+
+class Blocker(msgspec.Struct, frozen=True):
+    """What jobs wait behind (``group:x``, ``key:x``, ``cap:task:x``, ``restore``): how many, and which job holds them.
+
+    ``job`` is None where no single job does; for a group, key or cap that means that the next sweep frees them.
+    """
+
+    name: str
+    waiting: int
+    job: int | None
+
+
+class SchemaView(msgspec.Struct, frozen=True):
+    """The tables as found: schema version ``found`` (0: none), ``expected`` by this OnCue, SQL of the steps between."""
+
+    location: str
+    exists: bool
+    found: int
+    expected: int
+    pending: list[str]
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One finding about the state of things: what was found, and where it isn't well, how to mend it."""
+
+    name: str
+    level: Literal["ok", "warn", "FAIL"]
+    found: str
+    remedy: str = ""

@@ -15,13 +15,12 @@ from oncue.job import Ack, Cancelled, Claimed, Inserted, NewJob
 from oncue.store import Claim, Claims, ScheduleRow, WorkerRow
 from oncue.store.lock import LifeLock, forget, hold, is_dead
 from oncue.store.sqlite import claim as claims
-from oncue.store.sqlite import manage, read, schedules
+from oncue.store.sqlite import manage, read, schedules, schema, state
 from oncue.store.sqlite.connection import ConnectionThread, path_of
 from oncue.store.sqlite.insert import SQL, insert_jobs
 from oncue.store.sqlite.lease import LeaseKeeper
-from oncue.store.sqlite.schema import migrate
 from oncue.store.sqlite.transaction import SyncConnections
-from oncue.store.views import AttemptView, Counts, JobView
+from oncue.store.views import AttemptView, Blocker, Check, Counts, JobView, QueueView, SchemaView
 
 T = TypeVar("T")
 
@@ -47,13 +46,19 @@ class SqliteStore:
         """Write transactions that this store has committed."""
         return self._writer.commits if self._writer else 0
 
-    async def open(self) -> None:
-        """Create or migrate the tables; raises a StoreError that names the file and the remedy."""
+    async def open(self, *, migrate: bool = True) -> None:
+        """Create or migrate the tables; raises a StoreError that names the file and the remedy.
+
+        With ``migrate=False`` nothing is created or changed: raises NoDatabase, SchemaTooOld or SchemaTooNew instead.
+        """
         if self._writer is not None:
             return
+        if not migrate:
+            state.require_current(await self.schema())
         writer = ConnectionThread(self.path, "oncue-writer", write=True, busy_timeout=self._busy_timeout)
         try:
-            await writer.submit(migrate)
+            if migrate:
+                await writer.submit(schema.migrate)
         except BaseException:
             await writer.close()
             raise
@@ -144,11 +149,9 @@ class SqliteStore:
 
     async def rescue(self, now: int, retention: int | None) -> list[tuple[Claimed, Ack]]:
         """Take back the jobs of workers whose lease ended or whose death is proved; return what became of each."""
-        host = socket.gethostname()
 
         def take_back(conn: sqlite3.Connection) -> list[tuple[Claimed, Ack]]:
-            rows = manage.workers(conn)
-            dead = [row for row in rows if row.host == host and is_dead(self._lives, row.id)]
+            dead = self._dead(manage.workers(conn))
             proved = [(row.id, f"worker {row.name} died (its process holds its lock no more)") for row in dead]
             taken = manage.rescue(conn, now, retention, proved)
             for row in dead:
@@ -156,6 +159,14 @@ class SqliteStore:
             return taken
 
         return await self.write(take_back)
+
+    def _dead(self, rows: Sequence[WorkerRow]) -> list[WorkerRow]:
+        host = socket.gethostname()
+        return [row for row in rows if row.host == host and is_dead(self._lives, row.id)]
+
+    async def proved_dead(self) -> set[int]:
+        """Return the ids of workers of this host whose process holds its lock no more."""
+        return {row.id for row in self._dead(await self.workers())}
 
     def lease_keeper(self) -> LeaseKeeper:
         """Return what renews leases from a thread of its own, with a connection of its own."""
@@ -210,6 +221,30 @@ class SqliteStore:
     async def workers(self) -> list[WorkerRow]:
         """Return the registered workers."""
         return await self.read(manage.workers)
+
+    async def queues(self, now: int) -> list[QueueView]:
+        """Return the queues by name."""
+        return await self.read(lambda conn: read.queues(conn, now))
+
+    async def blockers(self) -> list[Blocker]:
+        """Return everything that jobs wait behind, except limits and due times."""
+        return await self.read(read.blockers)
+
+    async def overdue(self, before: int, limit: int) -> list[JobView]:
+        """Return jobs that were due before that time and don't run, longest overdue first."""
+        return await self.read(lambda conn: read.overdue(conn, before, limit))
+
+    async def schema(self) -> SchemaView:
+        """Look at the schema without creating or changing anything; the store need not be open."""
+        return await asyncio.to_thread(state.schema_of, self.path)
+
+    async def check(self) -> list[Check]:
+        """Return what the file's settings, folder and disk say."""
+        return await self.read(lambda conn: state.check(conn, self.path))
+
+    def ping_sync(self) -> None:
+        """Commit a change without meaning, from another connection; workers and listeners should hear it."""
+        self._sync.run(lambda conn: conn.execute(SQL["ping"]), None)
 
     async def set_queue(self, name: str, paused: bool) -> None:
         """Pause or resume a queue for all workers."""

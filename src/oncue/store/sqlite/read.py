@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 
-from oncue.store.sqlite.insert import SQL
-from oncue.store.views import AttemptView, Counts, JobView
+from oncue.job import GROUP, KEY
+from oncue.store.sqlite.insert import SQL, as_json, fetch
+from oncue.store.views import AttemptView, Blocker, Counts, JobView, QueueView
 
 _jobs = msgspec.json.Decoder(list[JobView])
 _attempts = msgspec.json.Decoder(list[AttemptView])
 _counts = msgspec.json.Decoder(Counts)
+_queues = msgspec.json.Decoder(list[QueueView])
 _COLUMNS = {"id": "id", "task": "task", "queue": "queue", "key": "key", "group": "group_name"}
 
 
@@ -29,6 +31,9 @@ def list_jobs(conn: sqlite3.Connection, limit: int, **filters: Any) -> list[JobV
             clauses.append("state IN (SELECT value FROM json_each(:state))")
         elif name == "before":
             clauses.append("id < :before")
+        elif name == "ids":
+            values[name] = as_json(value)
+            clauses.append("id IN (SELECT value FROM json_each(:ids))")
         else:
             clauses.append(f"{_COLUMNS[name]} = :{name}")
     where = " AND ".join(clauses)
@@ -50,3 +55,31 @@ def attempts(conn: sqlite3.Connection, id: int) -> list[AttemptView]:
 def counts(conn: sqlite3.Connection, now: int) -> Counts:
     """Return how many jobs are in which state."""
     return _counts.decode(conn.execute(SQL["counts"], {"now": now}).fetchone()[0])
+
+
+def queues(conn: sqlite3.Connection, now: int) -> list[QueueView]:
+    """Return the queues by name."""
+    return _queues.decode(conn.execute(SQL["queues"], {"now": now}).fetchone()[0])
+
+
+def overdue(conn: sqlite3.Connection, before: int, limit: int) -> list[JobView]:
+    """Return jobs that were due before that time and don't run, longest overdue first."""
+    ids = fetch(conn, "overdue", before=before, limit=limit)
+    found = list_jobs(conn, limit, ids=ids) if ids else []
+    return sorted(found, key=lambda job: (job.scheduled_at, job.id))
+
+
+def blockers(conn: sqlite3.Connection) -> list[Blocker]:
+    """Return everything that jobs wait behind, except limits and due times."""
+    waiting = dict(fetch(conn, "blocked_names"))
+    groups = as_json([name.removeprefix(GROUP) for name in waiting if name.startswith(GROUP)])
+    keys = as_json([name.removeprefix(KEY) for name in waiting if name.startswith(KEY)])
+    holders = {GROUP + group: id for group, id in fetch(conn, "group_heads", groups=groups) if id is not None}
+    # A head that is itself parked behind its group holds nobody: then nothing does.
+    parked = list_jobs(conn, len(holders), ids=list(holders.values())) if holders else []
+    for job in parked:
+        if job.group is not None and job.blocked_by == GROUP + job.group:
+            del holders[job.blocked_by]
+    holders |= {GROUP + group: id for group, id in fetch(conn, "busy_groups", groups=groups)}
+    holders |= {KEY + key: id for key, id in fetch(conn, "started_keys", keys=keys)}
+    return [Blocker(name, count, holders.get(name)) for name, count in waiting.items()]

@@ -27,10 +27,7 @@ def migrate(conn: sqlite3.Connection) -> int:
     """
     found = version_of(conn)
     if found > VERSION:
-        raise SchemaTooNew(
-            f"The database has OnCue's schema version {found}; this OnCue knows version {VERSION}. Nothing was "
-            "changed. Upgrade oncue here, or restore the backup taken before the upgrade."
-        )
+        raise SchemaTooNew(too_new(found))
     for name in MIGRATIONS[found:]:
         for statement in statements(text("sqlite", name)):
             conn.execute(statement)
@@ -41,6 +38,14 @@ def migrate(conn: sqlite3.Connection) -> int:
             (VERSION,),
         )
     return VERSION - found
+
+
+def too_new(found: int) -> str:
+    """Return what to tell a person whose database a newer OnCue wrote."""
+    return (
+        f"The database has OnCue's schema version {found}; this OnCue knows version {VERSION}. Nothing was "
+        "changed. Upgrade oncue here, or restore the backup taken before the upgrade."
+    )
 
 
 def statements(script: str) -> Iterator[str]:

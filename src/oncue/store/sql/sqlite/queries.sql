@@ -283,6 +283,34 @@ SELECT json_object(
 INSERT INTO oncue_queue (name, paused) VALUES (:name, :paused)
 ON CONFLICT (name) DO UPDATE SET paused = excluded.paused;
 
+-- name: queues
+SELECT json_group_array(json_object(
+  'name', name, 'paused', json(CASE WHEN paused THEN 'true' ELSE 'false' END),
+  'waiting', coalesce(waiting, 0), 'due', coalesce(due, 0), 'blocked', coalesce(blocked, 0),
+  'running', coalesce(running, 0)))
+FROM (
+  SELECT name, max(paused) AS paused, sum(waiting) AS waiting, sum(due) AS due, sum(blocked) AS blocked,
+         sum(running) AS running
+  FROM (
+    SELECT queue AS name, 0 AS paused, sum(state = 'scheduled' AND eligible_at > :now) AS waiting,
+           sum(state = 'scheduled' AND eligible_at <= :now) AS due, sum(eligible_at IS NULL) AS blocked,
+           sum(state = 'running') AS running
+    FROM oncue_job GROUP BY queue
+    UNION ALL SELECT name, paused, 0, 0, 0, 0 FROM oncue_queue)
+  GROUP BY name ORDER BY name);
+
+-- name: blocked_names
+SELECT json_group_array(json_array(blocked_by, n)) FROM (
+  SELECT blocked_by, count(*) AS n FROM oncue_job
+  WHERE blocked_by IS NOT NULL AND eligible_at IS NULL GROUP BY blocked_by ORDER BY blocked_by);
+
+-- name: overdue
+SELECT json_group_array(id) FROM (
+  SELECT id FROM oncue_job WHERE state = 'scheduled' AND scheduled_at < :before ORDER BY scheduled_at, id LIMIT :limit);
+
+-- name: ping
+UPDATE oncue_counter SET value = value WHERE name = 'schema';
+
 -- name: hold_due
 UPDATE oncue_job SET eligible_at = NULL, blocked_by = 'restore', state = 'scheduled', worker = NULL, holds = 0
 WHERE eligible_at <= :now OR eligible_at IS NULL OR state = 'running';
