@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from oncue.clock import Clock, SystemClock, seconds_to_us
+from oncue.clock import SECOND, Clock, SystemClock, seconds_to_us
 from oncue.declare import Declarations
-from oncue.handle import JobHandle
+from oncue.errors import ConfigError
+from oncue.handle import JobHandle, handles
 from oncue.job import Cancelled, Conflict, WhenLate, WhileStarted
 from oncue.jobs import Jobs
+from oncue.lifespan import Lifespan
 from oncue.scheduling import Delay, Scheduled, due_time, new_job
 from oncue.source import Sources
 from oncue.store import open_store
@@ -24,6 +26,7 @@ from oncue.wake import open_wake
 if TYPE_CHECKING:
     import sqlite3
 
+    from oncue.drain import Drained
     from oncue.service import Service
     from oncue.sync import SyncOnCue
     from oncue.worker import WorkerOptions
@@ -54,17 +57,36 @@ class OnCue(Declarations):
         **store_options: Any,
     ) -> None:
         super().__init__()
-        self.url = url or os.environ.get("DATABASE_URL") or DEFAULT_URL
         self.name = name
-        self.clock: Clock = clock or SystemClock()
         self.retention_us = None if retention is None else seconds_to_us(retention)
         self.sweep_us = seconds_to_us(sweep)
-        self.store = open_store(self.url, self.clock, **store_options)
-        self.wake = open_wake(wake, self.url)
-        self.jobs = Jobs(self.store, self.clock)
         self.sources = Sources()
+        self.lifespan = Lifespan(self)
         self._opened = 0
+        self._door = asyncio.Lock()
         self._sync: SyncOnCue | None = None
+        self._bind(url or os.environ.get("DATABASE_URL") or DEFAULT_URL, wake, clock or SystemClock(), store_options)
+
+    def _bind(self, url: str, wake: str | None, clock: Clock, store_options: dict[str, Any]) -> None:
+        self.url, self.clock = url, clock
+        self.store = open_store(url, clock, **store_options)
+        self.wake = open_wake(wake, url)
+        self.jobs = Jobs(self.store, clock)
+
+    @contextmanager
+    def bound_to(self, url: str, clock: Clock, **store_options: Any) -> Iterator[None]:
+        """Use another database and clock for the length of a ``with`` block: what ``oncue.testing`` does.
+
+        Raises ConfigError where the application is open.
+        """
+        if self._opened:
+            raise ConfigError(f"The application is open on {self.url}: close it before it is bound to {url}.")
+        before = self.url, self.clock, self.store, self.wake, self.jobs
+        self._bind(url, None, clock, store_options)
+        try:
+            yield
+        finally:
+            self.url, self.clock, self.store, self.wake, self.jobs = before
 
     @property
     def sync(self) -> SyncOnCue:
@@ -77,22 +99,29 @@ class OnCue(Declarations):
 
     async def open(self) -> None:
         """Connect and bring the schema up to date. Raises a StoreError that says what to do."""
-        self._opened += 1
-        if self._opened > 1:
-            return
+        if not self._opened and not self._door.locked():
+            # A lock belongs to the loop that waited on it, and this may be another one than last time.
+            self._door = asyncio.Lock()
+        async with self._door:
+            if not self._opened:
+                await self._connect()
+            self._opened += 1
+
+    async def _connect(self) -> None:
+        await self.store.open()
         try:
-            await self.store.open()
             await self.wake.start()
         except BaseException:
-            self._opened = 0
+            await self.store.close()
             raise
 
     async def close(self) -> None:
         """Disconnect, once every ``open`` has had its ``close``."""
-        self._opened -= 1
-        if self._opened == 0:
-            await self.wake.close()
-            await self.store.close()
+        async with self._door:
+            self._opened -= 1
+            if not self._opened:
+                await self.wake.close()
+                await self.store.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -167,11 +196,10 @@ class OnCue(Declarations):
         if connection is not None:
             return self.sync.schedule_many(calls, connection=connection)
         now = self.clock.now()
-        wanted = [call if isinstance(call, Scheduled) else Scheduled(call) for call in calls]
-        inserted = await self.store.insert_many([new_job(one, now) for one in wanted])
+        inserted = await self.store.insert_many([new_job(one, now) for one in calls])
         if inserted:
-            self.wake.hint(min(one.scheduled_at for one in inserted))
-        return [JobHandle(self, row, one.call.task.returns) for row, one in zip(inserted, wanted, strict=True)]
+            self.wake.hint(min([one.scheduled_at for one in inserted]))
+        return handles(self, inserted, calls)
 
     async def cancel(
         self, *, key: str | None = None, id: int | None = None, connection: sqlite3.Connection | None = None
@@ -223,6 +251,22 @@ class OnCue(Declarations):
         async with self:
             await self.service(options).run(stop or asyncio.Event())
 
+    async def drain(
+        self, *, limit: int | None = None, seconds: Delay | None = None, options: WorkerOptions | None = None
+    ) -> Drained:
+        """Do what is due now and return: the worker of a process that an external cron calls.
+
+        Plans cron, reconciles sources and rescues what dead workers held, then runs jobs until nothing is due,
+        ``limit`` jobs were taken, or ``seconds`` (or a timedelta) are over; those that still run then have
+        ``options.grace`` seconds, and are given back. Safe beside workers and other drains. Opens the application
+        by itself. Raises ConfigError for a budget that can't work, or a StoreError.
+        """
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise ConfigError(f"limit is a whole number of at least 1, not {limit!r}.")
+        budget = None if seconds is None else seconds_to_us(seconds) / SECOND
+        async with self:
+            return await self.service(options, worker=False).drain(limit, budget)
+
     @asynccontextmanager
     async def worker(self, options: WorkerOptions | None = None) -> AsyncIterator[Service]:
         """Run a worker inside this process for the length of an ``async with`` block."""
@@ -230,9 +274,11 @@ class OnCue(Declarations):
             service = self.service(options)
             stop = asyncio.Event()
             running = asyncio.create_task(service.run(stop))
-            await asyncio.wait(
-                {running, asyncio.ensure_future(service.ready.wait())}, return_when=asyncio.FIRST_COMPLETED
-            )
+            ready = asyncio.create_task(service.ready.wait())
+            await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+            ready.cancel()
+            if running.done():
+                await running
             try:
                 yield service
             finally:

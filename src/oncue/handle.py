@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -11,6 +12,8 @@ import msgspec
 from oncue.clock import from_us
 from oncue.errors import JobCancelled, JobFailed, ResultTimeout, UnknownJob
 from oncue.job import FINAL, Inserted, InsertStatus
+from oncue.scheduling import Scheduled
+from oncue.task import Call
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -21,7 +24,7 @@ R = TypeVar("R")
 class JobHandle(Generic[R]):
     """A stored job, as its scheduler holds it."""
 
-    __slots__ = ("_app", "_returns", "id", "scheduled_at", "status")
+    __slots__ = ("_app", "_due", "_returns", "id", "status")
 
     def __init__(self, app: OnCue, inserted: Inserted, returns: Any) -> None:
         self._app, self._returns = app, returns
@@ -29,8 +32,12 @@ class JobHandle(Generic[R]):
         """The job's id."""
         self.status: InsertStatus = inserted.status
         """``created``, or what ``on_conflict`` did with the waiting job of the same key."""
-        self.scheduled_at: datetime = from_us(inserted.scheduled_at)
+        self._due = inserted.scheduled_at
+
+    @property
+    def scheduled_at(self) -> datetime:
         """When the job is due, UTC."""
+        return from_us(self._due)
 
     def __repr__(self) -> str:
         return f"<job {self.id} {self.status}, due {self.scheduled_at.isoformat()}>"
@@ -63,3 +70,11 @@ class JobHandle(Generic[R]):
             raise JobCancelled(f"Job {self.id} ({row.task}) was cancelled: {row.reason}")
         value: R = msgspec.convert(row.result, self._returns)
         return value
+
+
+def handles(app: OnCue, inserted: Sequence[Inserted], calls: Sequence[Scheduled | Call[Any]]) -> list[JobHandle[Any]]:
+    """Return the handles of calls that were stored together."""
+    return [
+        JobHandle(app, row, (one if isinstance(one, Call) else one.call).task.returns)
+        for row, one in zip(inserted, calls, strict=True)
+    ]

@@ -158,7 +158,6 @@ def decide(
     job: Claimed,
     outcome: Outcome,
     now: int,
-    *,
     started_at: int,
     on_retry: OnRetry = "hold",
     retention: int | None = None,
@@ -192,9 +191,11 @@ def decide(
 
 def _again(job: Claimed, outcome: str, delay: int, now: int, started_at: int) -> Ack:
     due = now + delay
-    # Given back unrun, a job keeps the time it was asked for: its lateness goes on counting.
-    asked = job.scheduled_at if outcome == "released" else due
-    return Ack(job.id, job.attempt, "scheduled", outcome, started_at, now, scheduled_at=asked, eligible_at=due)
+    # Given back through no doing of its own, a job keeps the time it was asked for: its lateness goes on counting,
+    # and one that was claimed ahead of that time, or whose clock was set back since, still does not start early.
+    asked = job.scheduled_at if outcome in ("released", "rescued") else due
+    eligible = max(due, asked)
+    return Ack(job.id, job.attempt, "scheduled", outcome, started_at, now, scheduled_at=asked, eligible_at=eligible)
 
 
 def _failed(job: Claimed, outcome: Failed, now: int, started_at: int) -> Ack:

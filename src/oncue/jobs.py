@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oncue.clock import Clock
+from oncue.clock import SECOND, Clock
 from oncue.job import State
 from oncue.store import Store
-from oncue.store.views import AttemptView, Counts, JobView
+from oncue.store.views import AttemptView, Counts, JobView, WorkerView
+from oncue.why import why
+
+# An idle worker renews its row about every 45 s, and looks up at least once a minute.
+_SILENT = 120 * SECOND
 
 
 class Jobs:
@@ -43,6 +47,29 @@ class Jobs:
     async def counts(self) -> Counts:
         """Return how many jobs are in which state now."""
         return await self._store.counts(self._clock.now())
+
+    async def why(self, job: JobView) -> str:
+        """Return in plain English why a job does not run now, or what became of it."""
+        return await why(job, self._store, self._clock.now(), await self.workers())
+
+    async def workers(self) -> Sequence[WorkerView]:
+        """Return the registered workers, and whether each is alive."""
+        now, dead = self._clock.now(), await self._store.proved_dead()
+        return [
+            WorkerView(
+                row.id,
+                row.name,
+                "dead" if row.id in dead else "alive" if row.seen_at > now - _SILENT else "silent",
+                row.host,
+                row.pid,
+                None if row.queues is None else row.queues.split(","),
+                row.running,
+                row.started_at,
+                row.seen_at,
+                row.lease_until,
+            )
+            for row in await self._store.workers()
+        ]
 
     async def run_now(self, id: int) -> None:
         """Make a waiting job due now. Raises UnknownJob, or InvalidJob where it runs or is final."""

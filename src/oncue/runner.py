@@ -13,7 +13,7 @@ import msgspec
 
 from oncue.clock import SECOND, Clock
 from oncue.context import JobContext, enter
-from oncue.job import Ack, Claimed, Completed, Failed, Outcome, Skipped, Snoozed, decide, lateness_verdict
+from oncue.job import Ack, Claimed, Completed, Failed, OnRetry, Outcome, Skipped, Snoozed, decide, lateness_verdict
 from oncue.limits import Policy
 from oncue.retry import Discard, Snooze
 from oncue.task import Task
@@ -70,18 +70,21 @@ class Runner:
     ) -> None:
         self.tasks, self.policy, self.clock, self.resources = tasks, policy, clock, resources
         self._report, self._retention, self._guards, self._grace = report, retention, guards, grace
+        self.limited = bool(policy)
+        self._loop = asyncio.get_running_loop()
         self._threads = Threads(threads)
 
     def close(self) -> None:
         """Let idle threads end."""
         self._threads.close()
 
-    async def run(self, run: Run) -> Ack:
-        """Run one attempt to its end and return what to record."""
-        job = run.job
+    async def run(self, run: Run, now: int) -> Ack:
+        """Run one attempt, which starts ``now`` (microseconds), to its end and return what to record."""
+        job, run.started_at = run.job, now
         task = self.tasks.get(job.task)
-        run.started_at = self.clock.now()
-        outcome = await self._before(run, task)
+        outcome = self._refusal(run, task)
+        if outcome is None and job.origin is not None and (guard := self._guards.get(job.origin)) is not None:
+            outcome = await self._guarded(run, guard)
         if outcome is None:
             assert task is not None
             outcome = await self._call(run, task)
@@ -89,24 +92,18 @@ class Runner:
 
     def settle(self, run: Run, outcome: Outcome) -> Ack:
         """Return the Ack for an attempt's outcome under its task's policy."""
-        job = run.job
+        job, retention = run.job, self._retention
+        on_retry: OnRetry = "hold"
         task = self.tasks.get(job.task)
-        options = task.options if task is not None else None
-        retention = self._retention
-        if task is not None and task.retention_us is not None:
-            retention = task.retention_us
-        caps = tuple(name for name, _ in self.policy.caps(job.task, job.queue)) if self.policy else ()
-        return decide(
-            job,
-            outcome,
-            self.clock.now(),
-            started_at=run.started_at or job.claimed_at,
-            on_retry=options.on_retry if options is not None else "hold",
-            retention=retention,
-            caps=caps,
-        )
+        if task is not None:
+            on_retry = task.options.on_retry
+            retention = self._retention if task.retention_us is None else task.retention_us
+        caps = tuple([name for name, _ in self.policy.caps(job.task, job.queue)]) if self.limited else ()
+        now = self.clock.now()
+        return decide(job, outcome, now, run.started_at or job.claimed_at, on_retry, retention, caps)
 
-    async def _before(self, run: Run, task: Task[Any, Any] | None) -> Outcome | None:
+    def _refusal(self, run: Run, task: Task[Any, Any] | None) -> Outcome | None:
+        """Return why the job must not run now; None where it may."""
         job = run.job
         if job.cancel or run.why == "cancelled":
             return Skipped("cancelled before it started", "cancelled")
@@ -120,31 +117,29 @@ class Runner:
                 job.task,
             )
             return Snoozed(_UNKNOWN_DELAY, f"no worker knows task {job.task!r} yet", released=True)
-        if job.max_late is not None and (verdict := lateness_verdict(job, run.started_at)) is not None:
-            return verdict
-        if job.origin is not None and (guard := self._guards.get(job.origin)) is not None:
-            try:
-                reason = await guard(job)
-            except asyncio.CancelledError as error:
-                return self._stopped(run, task, error)
-            except Exception as error:
-                return self._failed(run, task, error)
-            if reason is not None:
-                return Skipped(f"skipped: {reason}")
-        return None
+        return None if job.max_late is None else lateness_verdict(job, run.started_at)
+
+    async def _guarded(self, run: Run, guard: Guard) -> Outcome | None:
+        task = self.tasks[run.job.task]
+        try:
+            reason = await guard(run.job)
+        except asyncio.CancelledError as error:
+            return self._stopped(run, task, error)
+        except Exception as error:
+            return self._failed(run, task, error)
+        return None if reason is None else Skipped(f"skipped: {reason}")
 
     async def _call(self, run: Run, task: Task[Any, Any]) -> Outcome:
-        job, timer = run.job, None
-        loop = asyncio.get_running_loop()
+        timer = None
         try:
-            arguments = task.decode(job.args)
+            arguments = task.decode(run.job.args)
         except msgspec.MsgspecError as error:
             return self._undecodable(run, task, error)
-        context = run.context = JobContext(job, self.resources, self._report, loop)
+        context = run.context = JobContext(run.job, self.resources, self._report, self._loop)
         enter(context)
         args, named = task.bind(arguments, context)
         if task.options.timeout is not None:
-            timer = loop.call_later(task.options.timeout, run.stop, "timeout")
+            timer = self._loop.call_later(task.options.timeout, run.stop, "timeout")
         try:
             if task.is_async:
                 result = await task.function(*args, **named)

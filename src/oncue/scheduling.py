@@ -12,12 +12,11 @@ import msgspec
 from oncue.clock import in_range, seconds_to_us, to_us
 from oncue.errors import InvalidJob, InvalidTime, PayloadTooLarge
 from oncue.job import Conflict, NewJob, WhenLate, WhileStarted
-from oncue.task import Call, microseconds
+from oncue.task import Call, checked_name, checked_whole, microseconds
 
 Delay = float | timedelta
 MAX_ARGS = 262_144
 MAX_METADATA = 16_384
-MAX_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,75 +51,77 @@ def due_time(now: int, delay: Delay | None, at: datetime | None) -> int:
     return now if delay is None else in_range(now + seconds_to_us(delay), delay)
 
 
-def new_job(wanted: Scheduled, now: int) -> NewJob:
-    """Check a scheduled call and return the job to store.
+def new_job(wanted: Scheduled | Call[Any], now: int) -> NewJob:
+    """Check a call and its options, and return the job to store.
 
     Raises InvalidTime, InvalidJob or PayloadTooLarge, each before anything is stored.
     """
-    call = wanted.call
-    if not isinstance(call, Call):
-        raise InvalidJob(f"schedule takes a call, such as send.call('t-1'), not {call!r}.")
+    if isinstance(wanted, Call):
+        return _plain(wanted, now)
+    given: object = wanted
+    if not isinstance(given, Scheduled) or not isinstance(given.call, Call):
+        found = given.call if isinstance(given, Scheduled) else given
+        raise InvalidJob(f"What is scheduled is a call, such as send.call('t-1'), not {found!r}.")
+    job = _plain(wanted.call, now)
+    job.scheduled_at = due_time(now, wanted.delay, wanted.at)
+    if wanted.queue is not None:
+        job.queue = checked_name("queue", wanted.queue)
+    if wanted.priority is not None:
+        job.priority = checked_whole("priority", wanted.priority, -100, 100)
+    if wanted.max_attempts is not None:
+        job.max_attempts = checked_whole("max_attempts", wanted.max_attempts, 1, 1_000_000)
+    if wanted.group is not None:
+        job.group = checked_name("group", wanted.group)
+    if wanted.metadata:
+        job.metadata = _metadata(wanted.metadata)
+    _set_lateness(job, wanted)
+    _set_key(job, wanted)
+    return job
+
+
+def _plain(call: Call[Any], now: int) -> NewJob:
     options = call.task.options
     if len(call.args) > MAX_ARGS // 4 and len(call.args.encode()) > MAX_ARGS:
         raise PayloadTooLarge(
             f"The arguments of {call.task.name} take {len(call.args.encode()):,} bytes as JSON; at most {MAX_ARGS:,} "
             "are stored. Keep large data in your own table and pass its id."
         )
-    job = NewJob(
-        0,
-        call.task.name,
-        call.args,
-        options.queue if wanted.queue is None else wanted.queue,
-        options.priority if wanted.priority is None else wanted.priority,
-        due_time(now, wanted.delay, wanted.at),
-        options.retry.max_attempts if wanted.max_attempts is None else wanted.max_attempts,
-        now,
-        wanted.key,
-        wanted.group,
-    )
-    if wanted.max_late is not None or options.max_late is not None:
-        job.max_late = microseconds(options.max_late if wanted.max_late is None else wanted.max_late)
-        job.when_late = options.when_late if wanted.when_late is None else wanted.when_late
-    elif wanted.when_late is not None:
-        raise InvalidJob(f"when_late={wanted.when_late!r} needs max_late: how many seconds late is too late?")
-    job.on_conflict, job.while_started = wanted.on_conflict, wanted.while_started
-    job.max_wait = microseconds(wanted.max_wait)
-    job.metadata = _metadata(wanted.metadata)
-    _check(job, wanted)
+    name, retry = call.task.name, options.retry
+    job = NewJob(0, name, call.args, options.queue, options.priority, now, retry.max_attempts, now)
+    if call.task.max_late_us is not None:
+        job.max_late, job.when_late = call.task.max_late_us, options.when_late
     return job
 
 
-def _check(job: NewJob, wanted: Scheduled) -> None:
-    _check_name("queue", job.queue)
-    if job.key is not None:
-        _check_name("key", job.key)
-    if job.group is not None:
-        _check_name("group", job.group)
-    _check_whole("priority", job.priority, -100, 100)
-    _check_whole("max_attempts", job.max_attempts, 1, 1_000_000)
-    _check_one_of("on_conflict", job.on_conflict, Conflict)
-    _check_one_of("while_started", job.while_started, WhileStarted)
-    _check_one_of("when_late", job.when_late, WhenLate)
-    if job.key is None and (job.on_conflict != "keep" or job.while_started != "queue"):
-        raise InvalidJob("on_conflict and while_started speak of the job's key; give key= too.")
-    if wanted.max_wait is not None and job.on_conflict != "debounce":
-        raise InvalidJob(f"max_wait={wanted.max_wait!r} belongs to on_conflict='debounce'.")
+def _set_lateness(job: NewJob, wanted: Scheduled) -> None:
+    if wanted.max_late is not None:
+        job.max_late = microseconds(wanted.max_late)
+    if wanted.when_late is not None:
+        if job.max_late is None:
+            raise InvalidJob(f"when_late={wanted.when_late!r} needs max_late: how many seconds late is too late?")
+        job.when_late = _checked_one_of("when_late", wanted.when_late, get_args(WhenLate))
+    elif wanted.max_late is not None:
+        job.when_late = wanted.call.task.options.when_late
 
 
-def _check_name(name: str, value: object) -> None:
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or not value.isprintable():
-        raise InvalidJob(f"{name} is a text of 1 to {MAX_NAME} printable characters, not {value!r}.")
+def _set_key(job: NewJob, wanted: Scheduled) -> None:
+    if wanted.key is None:
+        if wanted.on_conflict != "keep" or wanted.while_started != "queue":
+            raise InvalidJob("on_conflict and while_started speak of the job's key; give key= too.")
+    else:
+        job.key = checked_name("key", wanted.key)
+        job.on_conflict = _checked_one_of("on_conflict", wanted.on_conflict, get_args(Conflict))
+        job.while_started = _checked_one_of("while_started", wanted.while_started, get_args(WhileStarted))
+    if wanted.max_wait is not None:
+        if job.on_conflict != "debounce":
+            raise InvalidJob(f"max_wait={wanted.max_wait!r} belongs to on_conflict='debounce'.")
+        job.max_wait = microseconds(wanted.max_wait)
 
 
-def _check_whole(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidJob(f"{name} is a whole number from {low:,} to {high:,}, not {value!r}.")
-
-
-def _check_one_of(name: str, value: object, literal: Any) -> None:
-    known = get_args(literal)
+def _checked_one_of(name: str, value: Any, known: tuple[Any, ...]) -> Any:
     if value not in known:
         raise InvalidJob(f"{name} is one of {', '.join(map(repr, known))}, not {value!r}.")
+    return value
 
 
 def _metadata(metadata: Mapping[str, Any] | None) -> str | None:

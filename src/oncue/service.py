@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from oncue.clock import SECOND
+from oncue.clock import SECOND, from_us
+from oncue.drain import Drain, Drained
 from oncue.errors import StoreError
 from oncue.job import Ack, Claimed
+from oncue.lifespan import call_hook
 from oncue.planner import Planner
 from oncue.runner import Runner
 from oncue.sweeper import Sweeper
@@ -81,14 +83,13 @@ class Service:
                 told = DiscardedJob(
                     job.id, job.task, job.args, job.key, job.group, job.attempt, ack.reason or "", ack.error
                 )
-                hook = asyncio.ensure_future(_call(task.options.on_discard, told))
+                hook = asyncio.ensure_future(call_hook(task.options.on_discard, told))
                 self._hooks.add(hook)
                 hook.add_done_callback(self._hooks.discard)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every role until ``stop`` is set; the application must be open. Ends cleanly."""
-        async with contextlib.AsyncExitStack() as stack:
-            await self.open(stack)
+        async with self._opened():
             sweeping = asyncio.create_task(self._sweep(stop))
             try:
                 if self.worker is not None:
@@ -100,43 +101,61 @@ class Service:
                     await stop.wait()
             finally:
                 stop.set()
+                self.ready.clear()
                 sweeping.cancel()
-                await asyncio.gather(sweeping, *self._hooks, return_exceptions=True)
-                self.runner.close()
+                await asyncio.gather(sweeping, return_exceptions=True)
 
-    async def open(self, stack: contextlib.AsyncExitStack) -> None:
-        """Make the resources, call the start hooks, and put the stored schedules in step with the code."""
-        for kind, provider in self.app.providers.items():
-            made: Any = provider()
-            if inspect.isasyncgen(made):
-                self.resources[kind] = await stack.enter_async_context(
-                    contextlib.asynccontextmanager(lambda m=made: m)()
-                )
-            else:
-                self.resources[kind] = stack.enter_context(contextlib.contextmanager(lambda m=made: m)())
-        for start in self.app.start_hooks:
-            await _call(start)
-        for hook in reversed(self.app.stop_hooks):
-            stack.push_async_callback(_call, hook)
-        await self.app.sources.install()
-        await self.planner.sync()
+    async def drain(self, limit: int | None, seconds: float | None) -> Drained:
+        """Sweep, then work until nothing is due or the budget is used up; see ``OnCue.drain``.
+
+        The application must be open, and this service made without a worker of its own.
+        """
+        app, began = self.app, time.monotonic()
+        async with self._opened():
+            await self._sweep_once()
+            self.worker = drain = Drain(
+                app.store,
+                app.wake,
+                app.clock,
+                self.runner,
+                self.options,
+                limit=limit,
+                retention=app.retention_us,
+                plan=self.planner.run_once,
+                changed=app.sources.reconcile_changed,
+                settled=self._settled,
+            )
+            await drain.drain(None if seconds is None else seconds - (time.monotonic() - began))
+        left = await app.store.backlog(app.clock.now(), self.options.queues)
+        next_due = None if left.next_due is None else from_us(left.next_due)
+        return Drained(drain.ran, drain.failed, drain.skipped, left.remaining, next_due)
+
+    @contextlib.asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        """Hold the resources, with the stored schedules and sources in step with the code."""
+        async with self.app.lifespan.opened() as resources:
+            self.resources.update(resources)
+            try:
+                await self.app.sources.install()
+                await self.planner.sync()
+                yield
+            finally:
+                await asyncio.gather(*self._hooks, return_exceptions=True)
+                self.runner.close()
 
     async def _sweep(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
-                swept = await self.sweeper.run_once()
-                log.debug("%s", swept)
+                await self._sweep_once()
             except StoreError as error:
                 log.error("the sweep failed; the next one follows: %s", error)
-            except Exception:
-                log.exception("the sweep failed; the next one follows")
             await asyncio.sleep(self.app.sweep_us / SECOND)
 
-
-async def _call(function: Callable[..., Awaitable[None] | None], *args: Any) -> None:
-    try:
-        answer = function(*args)
-        if inspect.isawaitable(answer):
-            await answer
-    except Exception:
-        log.exception("the hook %r failed", function)
+    async def _sweep_once(self) -> None:
+        try:
+            swept = await self.sweeper.run_once()
+            log.debug("%s", swept)
+        except StoreError:
+            raise
+        except Exception:
+            log.exception("the sweep failed; the next one follows")

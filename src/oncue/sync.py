@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from oncue.errors import InvalidJob
-from oncue.handle import JobHandle
+from oncue.handle import JobHandle, handles
 from oncue.job import Cancelled
 from oncue.scheduling import Delay, Scheduled, due_time, new_job
 from oncue.task import Call
@@ -39,14 +39,13 @@ class SyncOnCue:
     ) -> list[JobHandle[Any]]:
         """Store many calls in one transaction: the caller's where ``connection`` is given, else one of its own."""
         now = self._app.clock.now()
-        wanted = [call if isinstance(call, Scheduled) else Scheduled(call) for call in calls]
-        jobs = [new_job(one, now) for one in wanted]
+        jobs = [new_job(one, now) for one in calls]
         if not jobs:
             return []
         inserted = self._app.store.insert_sync(jobs, connection)
         # Also inside the caller's transaction: a hint too soon costs a look, one that is missing costs a sweep.
         self._app.wake.hint(min(one.scheduled_at for one in inserted))
-        return [JobHandle(self._app, row, one.call.task.returns) for row, one in zip(inserted, wanted, strict=True)]
+        return handles(self._app, inserted, calls)
 
     def cancel(
         self, *, key: str | None = None, id: int | None = None, connection: sqlite3.Connection | None = None

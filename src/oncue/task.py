@@ -13,7 +13,7 @@ import msgspec
 
 from oncue.clock import seconds_to_us
 from oncue.context import JobContext
-from oncue.errors import ConfigError, InvalidArguments
+from oncue.errors import ConfigError, InvalidArguments, InvalidJob
 from oncue.job import OnRetry, WhenLate
 from oncue.limits import Limit, Rules
 from oncue.retry import Retry
@@ -21,6 +21,7 @@ from oncue.retry import Retry
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+MAX_NAME = 255
 DiscardHook = Callable[["DiscardedJob"], Awaitable[None] | None]
 
 
@@ -56,6 +57,8 @@ class TaskOptions:
     on_discard: DiscardHook | None = None
 
     def __post_init__(self) -> None:
+        checked_name("queue", self.queue)
+        checked_whole("priority", self.priority, -100, 100)
         if self.timeout is not None and not self.timeout > 0:
             raise ConfigError(f"timeout is above 0 seconds, not {self.timeout!r}.")
         if self.when_late not in ("run", "skip", "fail"):
@@ -89,21 +92,23 @@ class Task(Generic[P, R_co]):
     is_async: bool = True
     returns: Any = Any
     arguments: type[msgspec.Struct] | None = None
+    decoder: msgspec.json.Decoder[msgspec.Struct] | None = None
     keyword_only: tuple[str, ...] = ()
     retention_us: int | None = None
+    max_late_us: int | None = None
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """Bind arguments: checked against the signature and encoded as JSON now, so that a bad call fails here.
 
         Raises InvalidArguments.
         """
-        if self.arguments is None:
+        if self.arguments is None or self.decoder is None:
             if args or kwargs:
                 raise InvalidArguments(f"{self.name} takes no arguments; got {_shown(args, kwargs)}.")
             return Call(self, "{}")
         try:
             text = msgspec.json.encode(self.arguments(*args, **kwargs))
-            msgspec.json.decode(text, type=self.arguments)
+            self.decoder.decode(text)
         except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
             raise InvalidArguments(
                 f"{self.name}({_shown(args, kwargs)}) can't be scheduled: {error}. It takes "
@@ -113,7 +118,7 @@ class Task(Generic[P, R_co]):
 
     def decode(self, text: str) -> msgspec.Struct | None:
         """Decode stored arguments. Raises msgspec.ValidationError or msgspec.DecodeError where they don't fit."""
-        return None if self.arguments is None else msgspec.json.decode(text, type=self.arguments)
+        return None if self.decoder is None else self.decoder.decode(text)
 
     def bind(self, arguments: msgspec.Struct | None, context: JobContext) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the positional and keyword arguments with which to call the function."""
@@ -165,6 +170,7 @@ def make_task(
         hint = hints.get(parameter.name, Any)
         plain = (parameter.name, hint)
         fields.append(plain if parameter.default is parameter.empty else (*plain, _default(name, parameter)))
+    arguments = _struct(name, fields) if fields else None
     return Task(
         name=name,
         function=function,
@@ -173,8 +179,10 @@ def make_task(
         takes_context=takes_context,
         is_async=inspect.iscoroutinefunction(function),
         returns=hints.get("return", Any),
-        arguments=_struct(name, fields) if fields else None,
+        arguments=arguments,
+        decoder=None if arguments is None else msgspec.json.Decoder(arguments),
         retention_us=microseconds(options.retention),
+        max_late_us=microseconds(options.max_late),
         keyword_only=tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY),
     )
 
@@ -224,6 +232,20 @@ def _shown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
 def microseconds(value: float | timedelta | None) -> int | None:
     """Convert an optional span to microseconds. Raises InvalidTime for one that can't be."""
     return None if value is None else seconds_to_us(value)
+
+
+def checked_name(name: str, value: object) -> str:
+    """Return ``value`` where it can name a queue, key or group; raise InvalidJob otherwise."""
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or not value.isprintable():
+        raise InvalidJob(f"{name} is a text of 1 to {MAX_NAME} printable characters, not {value!r}.")
+    return value
+
+
+def checked_whole(name: str, value: object, low: int, high: int) -> int:
+    """Return ``value`` where it is a whole number from ``low`` to ``high``; raise InvalidJob otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidJob(f"{name} is a whole number from {low:,} to {high:,}, not {value!r}.")
+    return value
 
 
 def as_decorator(make: Callable[[Callable[..., Any]], Task[Any, Any]]) -> TaskDecorator:

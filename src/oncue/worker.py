@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from oncue.wake import Wake
 
 log = logging.getLogger("oncue.worker")
 _LONGEST_SLEEP = 60 * SECOND
+_PART = 50
+_PACE_OVER = 20_000
+_MOST_SPARE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +71,20 @@ class Worker:
         self._lease = int(options.lease * SECOND)
         self._ahead = int(min(options.look_ahead, 0.02) * SECOND)
         self._batch = max(1, options.concurrency // 2)
+        self._worthwhile = max(1, options.concurrency // 4)
+        self._measured_at = 0
+        self._pace = 0.0
+        self._spare = 0
+        self._begun = 0
+        self._beginning = False
         self._runs: dict[int, Run] = {}
+        self._ready: deque[Run] = deque()
+        self._loop = asyncio.get_running_loop()
         self._acks: list[tuple[Claimed, Ack]] = []
         self._signal = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._ack_timer: asyncio.TimerHandle | None = None
+        self._spare_timer: asyncio.TimerHandle | None = None
         self._armed: int | None = None
         self._changed_elsewhere = False
         self._life: LifeLock | None = None
@@ -111,9 +124,11 @@ class Worker:
                 try:
                     again = await self._turn()
                     trouble = 0.0
-                except StoreError as error:
+                except Exception as error:
                     trouble = min(5.0, trouble * 2 or 0.1)
-                    log.error("the store failed; trying again in %.1f s: %s", trouble, error)
+                    # A store in trouble is told in a line; anything else is a mistake of ours, so with its traceback.
+                    told = None if isinstance(error, StoreError) else error
+                    log.error("the worker's round failed; again in %.1f s: %s", trouble, error, exc_info=told)
                     self._arm(self.clock.now() + int(trouble * SECOND))
                     again = False
                 if not again:
@@ -131,7 +146,19 @@ class Worker:
             if not await self.store.changed_elsewhere():
                 return False
         found = await self.run_once()
-        return found.more and len(self._runs) < self.options.concurrency and not found.lease_lost
+        # A trickle of free places waits for the next outcomes, so that claims stay batches.
+        return found.more and self._room() >= self._worthwhile and not found.lease_lost
+
+    def _room(self) -> int:
+        return self.options.concurrency + self._spare - len(self._runs)
+
+    def _measure(self, now: int, done: int) -> None:
+        """Set how much may be claimed beyond the running jobs: what the present pace starts within the look-ahead."""
+        passed = max(1, now - self._measured_at)
+        self._measured_at = now
+        pace = done / passed
+        self._pace = pace if passed > SECOND else self._pace + (pace - self._pace) * min(1.0, passed / _PACE_OVER)
+        self._spare = min(_MOST_SPARE, int(self._pace * self._ahead))
 
     def _due(self) -> bool:
         return self._armed is None or self._armed <= self.clock.now()
@@ -143,7 +170,8 @@ class Worker:
             self._ack_timer.cancel()
             self._ack_timer = None
         now = self.clock.now()
-        room = 0 if self._stopping else self.options.concurrency - len(self._runs)
+        self._measure(now, len(entries))
+        room = 0 if self._stopping else self._room()
         request = Claim(
             self.id,
             now,
@@ -163,7 +191,9 @@ class Worker:
             raise
         self._after_acks(entries, found)
         for job in found.jobs:
-            self._begin(job)
+            self._runs[job.id] = run = Run(job)
+            self._ready.append(run)
+        self._begin_some()
         await self._follow(found)
         return found
 
@@ -223,7 +253,7 @@ class Worker:
             self._timer.cancel()
         self._armed = when
         delay = max(0.0, (when - self.clock.now()) / SECOND)
-        self._timer = asyncio.get_running_loop().call_later(delay, self._signal.set)
+        self._timer = self._loop.call_later(delay, self._signal.set)
 
     def _heard(self, due: int | None) -> None:
         if due is None:
@@ -232,23 +262,52 @@ class Worker:
         elif self._armed is None or due - self._ahead < self._armed:
             self._arm(due - self._ahead)
 
-    def _begin(self, job: Claimed) -> None:
-        run = self._runs[job.id] = Run(job)
-        run.task = asyncio.create_task(self._perform(run))
+    def _begin_some(self) -> None:
+        """Start a part of what was claimed; between parts the loop can hand in outcomes and take the next batch."""
+        self._beginning = False
+        part = min(_PART, len(self._ready), self.options.concurrency - self._begun)
+        for _ in range(part):
+            run = self._ready.popleft()
+            self._begun += 1
+            run.task = asyncio.Task(self._perform(run), loop=self._loop)
+        if self._ready and part == _PART:
+            self._begin_more()
+        elif self._ready and self._spare_timer is None:
+            self._spare_timer = self._loop.call_later(self._ahead / SECOND, self._give_spare_back)
+
+    def _begin_more(self) -> None:
+        if not self._beginning and self._ready:
+            self._beginning = True
+            self._loop.call_soon(self._begin_some)
+
+    def _give_spare_back(self) -> None:
+        """Give back what was claimed beyond the running jobs where these turned out to be slow."""
+        self._spare_timer = None
+        late = self.clock.now() - 2 * self._ahead
+        while self._ready and self._ready[0].job.claimed_at < late:
+            self._give_back(self._ready.popleft(), "every place of the worker stayed busy")
+        if self._ready:
+            self._spare_timer = self._loop.call_later(self._ahead / SECOND, self._give_spare_back)
+
+    def _give_back(self, run: Run, reason: str) -> None:
+        self._begun += 1
+        self._finished(run, self.runner.settle(run, Snoozed(0, f"given back: {reason}", released=True)))
 
     async def _perform(self, run: Run) -> None:
-        job, run.entered = run.job, True
+        due, now = run.job.start_at, 0
+        run.entered = True
         try:
             # Timers may fire up to a millisecond before their time: ask the clock again.
-            while (early := job.start_at - self.clock.now()) > 0 and not run.why:  # noqa: ASYNC110 - time is no event
-                await asyncio.sleep(early / SECOND)
+            while (now := self.clock.now()) < due and not run.why:  # noqa: ASYNC110 - time is no event
+                await asyncio.sleep((due - now) / SECOND)
         except asyncio.CancelledError:
             if not run.why:
                 raise
-        ack = await self.runner.run(run)
-        self._finished(run, ack)
+        self._finished(run, await self.runner.run(run, now))
 
     def _finished(self, run: Run, ack: Ack) -> None:
+        self._begun -= 1
+        self._begin_more()
         if self._runs.get(run.job.id) is not run:
             log.warning(
                 "job %s attempt %s ended (%s) when it was no longer this worker's",
@@ -262,7 +321,7 @@ class Worker:
         if not self._runs or len(self._acks) >= self._batch:
             self._signal.set()
         elif self._ack_timer is None:
-            self._ack_timer = asyncio.get_running_loop().call_later(self.options.ack_delay, self._signal.set)
+            self._ack_timer = self._loop.call_later(self.options.ack_delay, self._signal.set)
 
     def _lease_is_lost(self, worker: int) -> None:
         if worker != self.id:
@@ -277,6 +336,7 @@ class Worker:
         for run in self._runs.values():
             run.stop("lease lost")
         self._runs.clear()
+        self._ready.clear()
         if self._life is not None:
             self._life.release()
             self._life = None
@@ -287,6 +347,8 @@ class Worker:
         self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
+        while self._ready:
+            self._give_back(self._ready.popleft(), "shutdown")
         for run in list(self._runs.values()):
             if not run.started_at:
                 run.stop("shutdown")
@@ -296,7 +358,7 @@ class Worker:
         await self._drain(self.options.grace)
         for run in list(self._runs.values()):
             log.error("job %s does not end at shutdown; it is given back while its handler may still run", run.job.id)
-            self._finished(run, self.runner.settle(run, Snoozed(0, "given back: shutdown", released=True)))
+            self._give_back(run, "shutdown")
         try:
             if self._acks and self.id:
                 await self.run_once()
@@ -308,6 +370,8 @@ class Worker:
             await self._heart.close()
         if self._timer is not None:
             self._timer.cancel()
+        if self._spare_timer is not None:
+            self._spare_timer.cancel()
         if self._life is not None:
             self._life.release()
 
@@ -315,6 +379,9 @@ class Worker:
         end = time.monotonic() + seconds
         while self._runs and time.monotonic() < end:
             tasks = {run.task for run in self._runs.values() if run.task is not None}
+            if not tasks:
+                await asyncio.sleep(0)
+                continue
             await asyncio.wait(tasks, timeout=max(0.0, end - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
             if self._acks and self.id:
                 await self.run_once()

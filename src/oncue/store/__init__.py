@@ -12,7 +12,7 @@ from oncue.errors import ConfigError
 from oncue.job import Ack, Cancelled, Claimed, Inserted, NewJob
 from oncue.limits import Policy
 from oncue.store.lock import LifeLock
-from oncue.store.views import AttemptView, Blocker, Check, Counts, JobView, QueueView, SchemaView
+from oncue.store.views import AttemptView, Backlog, Blocker, Check, Counts, JobView, QueueView, SchemaView
 
 T = TypeVar("T")
 
@@ -208,6 +208,10 @@ class Store(Protocol):
 
     async def counts(self, now: int) -> Counts:
         """Return how many jobs are in which state."""
+        ...
+
+    async def backlog(self, now: int, queues: frozenset[str] | None) -> Backlog:
+        """Return what is left to do in these queues (None: in all)."""
         ...
 
     async def run_now(self, now: int, id: int) -> None:

@@ -72,6 +72,16 @@ class Counts(msgspec.Struct, frozen=True):
     next_due: int | None
 
 
+class Backlog(msgspec.Struct, frozen=True):
+    """What is left to do: jobs that are due and don't run, and when the next job or fire comes (microseconds).
+
+    Paused queues and what a restore holds don't count; jobs that a limit, a group or a key keeps waiting do.
+    """
+
+    remaining: int
+    next_due: int | None
+
+
 class QueueView(msgspec.Struct, frozen=True):
     """A queue that has jobs or was paused once. ``waiting``: not due yet; ``blocked``: behind another job or a cap."""
 
@@ -81,6 +91,25 @@ class QueueView(msgspec.Struct, frozen=True):
     due: int
     blocked: int
     running: int
+
+
+class WorkerView(msgspec.Struct, frozen=True):
+    """A registered worker. Times are microseconds since the epoch, UTC; ``queues`` is None for all.
+
+    ``state``: ``alive``; ``silent`` where no sign of life came for two minutes; ``dead`` where its process is known to
+    have ended.
+    """
+
+    id: int
+    name: str
+    state: Literal["alive", "silent", "dead"]
+    host: str
+    pid: int
+    queues: list[str] | None
+    running: int
+    started_at: int
+    seen_at: int
+    lease_until: int
 
 
 class Blocker(msgspec.Struct, frozen=True):

@@ -37,7 +37,10 @@ class Wake(Protocol):
 
 
 def open_wake(url: str | None, database: str) -> Wake:
-    """Return the wake queue for a URL, beside the database of the other URL; ``local://`` (the default on SQLite) needs no server. Raises ConfigError."""
+    """Return the wake queue for a URL, beside the ``database``; ``local://`` (the default) needs no server.
+
+    Raises ConfigError.
+    """
     scheme = (url or "local://").partition(":")[0]
     if scheme == "local":
         from oncue.wake.local import LocalWake

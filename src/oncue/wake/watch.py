@@ -14,6 +14,7 @@ from typing import Protocol
 
 _IN_MODIFY, _IN_NONBLOCK, _IN_CLOEXEC = 0x2, 0o4000, 0o2000000
 _POLL = 0.05
+_QUIET = 0.001
 
 
 class FileWatch(Protocol):
@@ -43,53 +44,63 @@ def watch_file(path: Path, changed: Callable[[], None]) -> tuple[FileWatch, str 
     return _Poll(path, changed), told
 
 
-class _Inotify:
-    def __init__(self, path: Path, changed: Callable[[], None]) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
-        if self._fd < 0:
-            raise OSError(ctypes.get_errno(), "inotify_init1 failed")
-        if libc.inotify_add_watch(self._fd, os.fsencode(path), _IN_MODIFY) < 0:
-            error = ctypes.get_errno()
-            os.close(self._fd)
-            raise OSError(error, f"inotify_add_watch failed: {os.strerror(error)}")
-        self._changed = changed
+class _Quietened:
+    """Reads notifications of a descriptor; after one it looks away for a moment, so that a burst costs one call."""
+
+    def __init__(self, fd: int, read: Callable[[], object], changed: Callable[[], None]) -> None:
+        self._fd, self._take, self._changed = fd, read, changed
         self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        self._listen()
+
+    def _listen(self) -> None:
         self._loop.add_reader(self._fd, self._read)
 
     def _read(self) -> None:
-        try:
-            os.read(self._fd, 65536)
-        except BlockingIOError:
-            return
+        self._take()
+        self._loop.remove_reader(self._fd)
+        self._pause = self._loop.call_later(_QUIET, self._listen)
         self._changed()
 
     def close(self) -> None:
+        """End the watch."""
+        if self._pause is not None:
+            self._pause.cancel()
         self._loop.remove_reader(self._fd)
-        os.close(self._fd)
 
 
-class _Kqueue:
+class _Inotify(_Quietened):
+    def __init__(self, path: Path, changed: Callable[[], None]) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._events = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
+        if self._events < 0:
+            raise OSError(ctypes.get_errno(), "inotify_init1 failed")
+        if libc.inotify_add_watch(self._events, os.fsencode(path), _IN_MODIFY) < 0:
+            error = ctypes.get_errno()
+            os.close(self._events)
+            raise OSError(error, f"inotify_add_watch failed: {os.strerror(error)}")
+        super().__init__(self._events, lambda: os.read(self._events, 65536), changed)
+
+    def close(self) -> None:
+        super().close()
+        os.close(self._events)
+
+
+class _Kqueue(_Quietened):
     def __init__(self, path: Path, changed: Callable[[], None]) -> None:
         self._file = os.open(path, os.O_RDONLY)
-        self._queue = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
+        queue = self._queue = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
         event = select.kevent(  # type: ignore[attr-defined,unused-ignore]
             self._file,
             filter=select.KQ_FILTER_VNODE,  # type: ignore[attr-defined,unused-ignore]
             flags=select.KQ_EV_ADD | select.KQ_EV_CLEAR,  # type: ignore[attr-defined,unused-ignore]
             fflags=select.KQ_NOTE_WRITE | select.KQ_NOTE_EXTEND,  # type: ignore[attr-defined,unused-ignore]
         )
-        self._queue.control([event], 0)
-        self._changed = changed
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._queue.fileno(), self._read)
-
-    def _read(self) -> None:
-        if self._queue.control([], 16, 0):
-            self._changed()
+        queue.control([event], 0)
+        super().__init__(queue.fileno(), lambda: queue.control([], 16, 0), changed)
 
     def close(self) -> None:
-        self._loop.remove_reader(self._queue.fileno())
+        super().close()
         self._queue.close()
         os.close(self._file)
 

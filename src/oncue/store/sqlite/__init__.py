@@ -16,11 +16,11 @@ from oncue.store import Claim, Claims, ScheduleRow, WorkerRow
 from oncue.store.lock import LifeLock, forget, hold, is_dead
 from oncue.store.sqlite import claim as claims
 from oncue.store.sqlite import manage, read, schedules, schema, state
-from oncue.store.sqlite.connection import ConnectionThread, path_of
+from oncue.store.sqlite.connection import ConnectionThread, data_version, path_of
 from oncue.store.sqlite.insert import SQL, insert_jobs
 from oncue.store.sqlite.lease import LeaseKeeper
 from oncue.store.sqlite.transaction import SyncConnections
-from oncue.store.views import AttemptView, Blocker, Check, Counts, JobView, QueueView, SchemaView
+from oncue.store.views import AttemptView, Backlog, Blocker, Check, Counts, JobView, QueueView, SchemaView
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class SqliteStore:
 
     async def changed_elsewhere(self) -> bool:
         """Tell whether another connection has written to the file since this was asked last."""
-        version: int = await self.write(lambda conn: conn.execute("PRAGMA data_version").fetchone()[0])
+        version = await self.write(data_version)
         changed, self._version = version != self._version, version
         return changed
 
@@ -209,6 +209,10 @@ class SqliteStore:
     async def counts(self, now: int) -> Counts:
         """Return how many jobs are in which state."""
         return await self.read(lambda conn: read.counts(conn, now))
+
+    async def backlog(self, now: int, queues: frozenset[str] | None) -> Backlog:
+        """Return what is left to do in these queues (None: in all)."""
+        return await self.read(lambda conn: read.backlog(conn, now, queues))
 
     async def run_now(self, now: int, id: int) -> None:
         """Make a waiting job due now. Raises UnknownJob or InvalidJob."""

@@ -13,7 +13,7 @@ from oncue.job import Ack, Claimed, Skipped, decide
 from oncue.limits import Bucket, Policy
 from oncue.store import Claim, Claims
 from oncue.store.choose import Choice, Facts, choose, is_plain
-from oncue.store.sqlite.insert import SQL, as_json, fetch, release
+from oncue.store.sqlite.insert import ROWS, SQL, as_json, fetch, release, rows_statement
 
 
 class _Peek(msgspec.Struct):
@@ -120,7 +120,7 @@ def _settle(conn: sqlite3.Connection, request: Claim, choice: Choice, facts: Fac
         conn.execute(SQL["park_jobs"], {"parked": as_json(choice.park)})
     if choice.skip:
         acks = [
-            decide(job, Skipped(reason), request.now, started_at=request.now, retention=request.retention)
+            decide(job, Skipped(reason), request.now, request.now, retention=request.retention)
             for job, reason in choice.skip
         ]
         for ack in acks:
@@ -150,12 +150,24 @@ def write_acks(conn: sqlite3.Connection, worker: int, acks: Sequence[Ack]) -> li
 
 def finish(conn: sqlite3.Connection, worker: int | None, acks: Sequence[Ack]) -> list[int]:
     """Move jobs that are final to the history; return the ids of those that ``worker`` holds no more."""
-    text = as_json(acks)
-    done = conn.execute(SQL["finish_jobs"], {"acks": text, "worker": worker}).rowcount
+    done = 0
+    for start in range(0, len(acks), ROWS[-1]):
+        part = acks[start : start + ROWS[-1]]
+        values: list[Any] = []
+        for ack in part:
+            values += (
+                ack.id, ack.attempt, ack.state, ack.outcome, ack.started_at, ack.finished_at, ack.result, ack.error,
+                ack.traceback, ack.reason, ack.expires_at,
+            )  # fmt: skip
+        size = next(size for size in ROWS if size >= len(part))
+        values += [None] * (11 * (size - len(part)))
+        done += conn.execute(rows_statement("finish_jobs", size, 11), [*values, worker]).rowcount
+    ids = [ack.id for ack in acks]
     lost: list[int] = []
     if done != len(acks):
-        lost = fetch(conn, "lost_claims", acks=text, worker=worker)
-    conn.execute(SQL["drop_finished"], {"acks": text, "worker": worker})
+        lost = fetch(conn, "lost_claims", acks=as_json(acks), worker=worker)
+        ids = [id for id in ids if id not in lost]
+    conn.execute(SQL["drop_jobs"], {"ids": as_json(ids), "worker": worker})
     return lost
 
 

@@ -151,6 +151,9 @@ class ConnectionThread:
     def _transaction(self, conn: sqlite3.Connection, operations: list[Callable[[Any], Any]]) -> list[Outcome]:
         results: list[Outcome] = []
         try:
+            if operations == [data_version]:
+                # Needs no lock, so it must not wait for one.
+                return [(data_version(conn), None)]
             conn.execute(self._begin)
             for operation in operations:
                 results.append(_guarded(conn, operation, alone=len(operations) == 1))  # noqa: PERF401 - kept on error
@@ -163,6 +166,11 @@ class ConnectionThread:
             failed: list[Outcome] = [(None, earlier or known) for _, earlier in results]
             return failed + [(None, known)] * (len(operations) - len(results))
         return results
+
+
+def data_version(conn: sqlite3.Connection) -> int:
+    """Return a number that changes when another connection has committed to the file."""
+    return int(conn.execute("PRAGMA data_version").fetchone()[0])
 
 
 def _guarded(conn: sqlite3.Connection, operation: Callable[[Any], Any], *, alone: bool) -> Outcome:

@@ -111,7 +111,7 @@ def rescue(
         if reason is None:
             continue
         jobs = _claimed.decode(conn.execute(SQL["jobs_of_worker"], {"worker": worker.id}).fetchone()[0])
-        acks = [decide(job, Rescued(reason), now, started_at=job.claimed_at, retention=retention) for job in jobs]
+        acks = [decide(job, Rescued(reason), now, job.claimed_at, retention=retention) for job in jobs]
         if acks:
             write_acks(conn, worker.id, acks)
         conn.execute(SQL["drop_worker"], {"worker": worker.id})

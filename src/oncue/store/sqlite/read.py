@@ -9,11 +9,12 @@ import msgspec
 
 from oncue.job import GROUP, KEY
 from oncue.store.sqlite.insert import SQL, as_json, fetch
-from oncue.store.views import AttemptView, Blocker, Counts, JobView, QueueView
+from oncue.store.views import AttemptView, Backlog, Blocker, Counts, JobView, QueueView
 
 _jobs = msgspec.json.Decoder(list[JobView])
 _attempts = msgspec.json.Decoder(list[AttemptView])
 _counts = msgspec.json.Decoder(Counts)
+_backlog = msgspec.json.Decoder(Backlog)
 _queues = msgspec.json.Decoder(list[QueueView])
 _COLUMNS = {"id": "id", "task": "task", "queue": "queue", "key": "key", "group": "group_name"}
 
@@ -55,6 +56,12 @@ def attempts(conn: sqlite3.Connection, id: int) -> list[AttemptView]:
 def counts(conn: sqlite3.Connection, now: int) -> Counts:
     """Return how many jobs are in which state."""
     return _counts.decode(conn.execute(SQL["counts"], {"now": now}).fetchone()[0])
+
+
+def backlog(conn: sqlite3.Connection, now: int, queues: frozenset[str] | None) -> Backlog:
+    """Return what is left to do in these queues (None: in all)."""
+    wanted = None if queues is None else as_json(sorted(queues))
+    return _backlog.decode(conn.execute(SQL["backlog"], {"now": now, "queues": wanted}).fetchone()[0])
 
 
 def queues(conn: sqlite3.Connection, now: int) -> list[QueueView]:

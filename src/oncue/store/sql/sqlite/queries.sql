@@ -6,9 +6,7 @@ UPDATE oncue_counter SET value = value + :count WHERE name = :name RETURNING val
 -- name: insert_jobs
 INSERT INTO oncue_job (id, task, args, queue, priority, scheduled_at, eligible_at, max_attempts, created_at, key,
                        group_name, max_late, when_late, metadata, origin, origin_ref, when_blocked)
-SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>5, value->>6, value->>7, value->>8,
-       value->>9, value->>10, value->>11, value->>12, value->>13, value->>14, value->>15
-FROM json_each(:jobs);
+VALUES {rows};
 
 -- name: jobs_with_keys
 SELECT json_group_array(json_array(id, key, started, scheduled_at, created_at, group_name)) FROM (
@@ -38,17 +36,18 @@ INSERT INTO oncue_finished (id, task, args, queue, priority, state, outcome, sch
                             max_attempts, worker, started_at, finished_at, key, group_name, max_late, when_late,
                             metadata, origin, origin_ref, folded, progress, created_at, result, error, traceback,
                             reason, expires_at)
-SELECT j.id, j.task, j.args, j.queue, j.priority, a.value->>2, a.value->>3, j.scheduled_at, j.attempt, j.snoozes,
-       j.max_attempts, j.worker, a.value->>4, a.value->>5, j.key, j.group_name, j.max_late, j.when_late,
-       j.metadata, j.origin, j.origin_ref, j.folded, j.progress, j.created_at, a.value->>6, a.value->>7, a.value->>8,
-       a.value->>9, a.value->>14
-FROM json_each(:acks) AS a CROSS JOIN oncue_job AS j ON j.id = a.value->>0
-WHERE j.worker IS :worker AND j.attempt = a.value->>1;
+WITH a (id, attempt, state, outcome, started_at, finished_at, result, error, traceback, reason, expires_at) AS (
+  VALUES {rows}
+)
+SELECT j.id, j.task, j.args, j.queue, j.priority, a.state, a.outcome, j.scheduled_at, j.attempt, j.snoozes,
+       j.max_attempts, j.worker, a.started_at, a.finished_at, j.key, j.group_name, j.max_late, j.when_late,
+       j.metadata, j.origin, j.origin_ref, j.folded, j.progress, j.created_at, a.result, a.error, a.traceback,
+       a.reason, a.expires_at
+FROM a CROSS JOIN oncue_job AS j ON j.id = a.id
+WHERE j.worker IS ? AND j.attempt = a.attempt;
 
--- name: drop_finished
-DELETE FROM oncue_job
-WHERE id IN (SELECT value->>0 FROM json_each(:acks)) AND worker IS :worker
-  AND EXISTS (SELECT 1 FROM oncue_finished AS f WHERE f.id = oncue_job.id);
+-- name: drop_jobs
+DELETE FROM oncue_job WHERE id IN (SELECT value FROM json_each(:ids)) AND worker IS :worker;
 
 -- name: record_attempts
 INSERT OR REPLACE INTO oncue_attempt (job, attempt, outcome, scheduled_at, started_at, finished_at, worker, error,
@@ -279,6 +278,41 @@ SELECT json_object(
   'next_due', (SELECT min(eligible_at) FROM oncue_job WHERE state = 'scheduled')
 );
 
+-- name: backlog
+WITH RECURSIVE
+  lane (queue, priority) AS (
+    SELECT * FROM (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+                   ORDER BY queue, priority LIMIT 1)
+    UNION ALL
+    SELECT j.queue, j.priority FROM lane, oncue_job AS j
+    WHERE j.id = coalesce(
+      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+       AND queue = lane.queue AND priority > lane.priority ORDER BY priority LIMIT 1),
+      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+       AND queue > lane.queue ORDER BY queue, priority LIMIT 1))
+  ),
+  served (queue, priority) AS (
+    SELECT queue, priority FROM lane
+    WHERE queue NOT IN (SELECT name FROM oncue_queue WHERE paused = 1)
+      AND (:queues IS NULL OR queue IN (SELECT value FROM json_each(:queues)))
+  )
+SELECT json_object(
+  'remaining', (
+    SELECT coalesce(sum((SELECT count(*) FROM oncue_job AS j
+                         WHERE j.state = 'scheduled' AND j.eligible_at <= :now AND j.queue = served.queue
+                           AND j.priority = served.priority)), 0) FROM served) + (
+    SELECT count(*) FROM oncue_job
+    WHERE blocked_by IS NOT NULL AND blocked_by <> 'restore' AND scheduled_at <= :now
+      AND (eligible_at IS NULL OR eligible_at > :now)
+      AND queue NOT IN (SELECT name FROM oncue_queue WHERE paused = 1)
+      AND (:queues IS NULL OR queue IN (SELECT value FROM json_each(:queues)))),
+  'next_due', (SELECT min(due) FROM (
+    SELECT (SELECT eligible_at FROM oncue_job AS j
+            WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL AND j.queue = served.queue
+              AND j.priority = served.priority ORDER BY eligible_at LIMIT 1) AS due FROM served
+    UNION ALL SELECT min(next_at) FROM oncue_schedule WHERE paused = 0))
+);
+
 -- name: set_queue
 INSERT INTO oncue_queue (name, paused) VALUES (:name, :paused)
 ON CONFLICT (name) DO UPDATE SET paused = excluded.paused;
@@ -338,3 +372,90 @@ WHERE name = :name AND next_at IS :nominal AND paused = 0;
 
 -- name: pause_schedule
 UPDATE oncue_schedule SET paused = :paused, next_at = :next_at WHERE name = :name;
+
+-- name: source_memory
+SELECT json_group_array(json_array(row_key, due, job, unsettled)) FROM oncue_source_row
+WHERE source = :source AND row_key IN (SELECT value FROM json_each(:keys));
+
+-- name: source_jobs
+SELECT json_group_array(json_array(
+         j.id, j.state, j.attempt, j.key, j.group_name, j.scheduled_at,
+         coalesce((SELECT t.scheduled_at FROM oncue_attempt AS t WHERE t.job = j.id AND t.attempt = 1), j.scheduled_at),
+         j.origin, j.origin_ref, j.task, j.args, j.queue, j.priority))
+FROM oncue_job AS j
+WHERE j.id IN (
+  SELECT o.id FROM json_each(:prefixes) AS p CROSS JOIN oncue_job AS o
+    ON o.origin = :origin AND o.origin_ref >= p.value || ',' AND o.origin_ref < p.value || '-'
+  UNION
+  SELECT id FROM oncue_job WHERE key IN (SELECT value FROM json_each(:keys)) AND key IS NOT NULL AND attempt = 0
+  UNION
+  SELECT id FROM oncue_job WHERE key IN (SELECT value FROM json_each(:keys)) AND key IS NOT NULL AND attempt > 0);
+
+-- name: outcomes_of
+SELECT json_group_array(json_array(id, outcome)) FROM oncue_finished WHERE id IN (SELECT value FROM json_each(:ids));
+
+-- name: source_done_refs
+SELECT json_group_array(json_array(origin_ref, id)) FROM oncue_finished
+WHERE origin = :origin AND origin_ref IN (SELECT value FROM json_each(:refs))
+  AND outcome NOT IN ('skipped', 'withdrawn');
+
+-- name: source_done_keys
+SELECT json_group_array(json_array(
+         f.key, f.id,
+         coalesce((SELECT t.scheduled_at FROM oncue_attempt AS t WHERE t.job = f.id AND t.attempt = 1), f.scheduled_at)))
+FROM oncue_finished AS f
+WHERE f.key IN (SELECT value FROM json_each(:keys)) AND f.key IS NOT NULL AND f.origin IS NULL;
+
+-- name: source_live
+SELECT json_group_array(json(origin_ref)) FROM oncue_job
+WHERE origin = :origin AND state = 'scheduled' AND created_at < :before;
+
+-- name: source_move
+UPDATE oncue_job
+SET scheduled_at = m.value->>1, origin_ref = coalesce(m.value->>2, origin_ref), holds = 0,
+    eligible_at = CASE WHEN blocked_by = 'restore' THEN NULL ELSE m.value->>1 END,
+    blocked_by = CASE WHEN blocked_by = 'restore' THEN blocked_by END
+FROM json_each(:moves) AS m WHERE oncue_job.id = m.value->>0 AND state = 'scheduled';
+
+-- name: source_remember
+INSERT INTO oncue_source_row (source, row_key, due, raw, job, unsettled) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (source, row_key) DO UPDATE SET due = excluded.due, raw = excluded.raw, job = excluded.job,
+  unsettled = excluded.unsettled
+WHERE (due, raw, job, unsettled) IS NOT (excluded.due, excluded.raw, excluded.job, excluded.unsettled);
+
+-- name: source_forget
+DELETE FROM oncue_source_row WHERE source = :source AND row_key IN (SELECT value FROM json_each(:keys));
+
+-- name: source_unsettle
+UPDATE oncue_source_row SET unsettled = :unsettled
+WHERE source = :source AND row_key = :row_key AND due = :due AND job = :job AND unsettled <> :unsettled;
+
+-- name: source_unsettled
+SELECT unsettled FROM oncue_source_row WHERE source = :source AND row_key = :row_key AND due = :due AND job = :job;
+
+-- name: source_listed
+INSERT INTO oncue_source (name, app, listed_at) VALUES (:name, '', :listed)
+ON CONFLICT (name) DO UPDATE SET listed_at = excluded.listed_at WHERE listed_at <= excluded.listed_at;
+
+-- name: source_changes
+SELECT json_group_array(json_array(source, row_key)) FROM (SELECT source, row_key FROM oncue_source_change LIMIT 5000);
+
+-- name: source_changed
+SELECT EXISTS (SELECT 1 FROM oncue_source_change WHERE source = :source);
+
+-- name: drop_changes
+DELETE FROM oncue_source_change WHERE source = :source;
+
+-- name: drop_some_changes
+DELETE FROM oncue_source_change WHERE source = :source AND row_key IN (SELECT value FROM json_each(:keys));
+
+-- name: save_source
+INSERT INTO oncue_source (name, app, swept_at, made, moved, cancelled, unreadable, drift)
+VALUES (:name, :app, :swept_at, :made, :moved, :cancelled, :unreadable, :drift)
+ON CONFLICT (name) DO UPDATE SET app = excluded.app, swept_at = excluded.swept_at, made = made + excluded.made,
+  moved = moved + excluded.moved, cancelled = cancelled + excluded.cancelled, unreadable = excluded.unreadable,
+  drift = excluded.drift;
+
+-- name: sources
+SELECT json_group_array(json_array(name, app, swept_at, made, moved, cancelled, unreadable, json(drift)))
+FROM (SELECT * FROM oncue_source ORDER BY name);

@@ -121,25 +121,35 @@ CREATE TABLE oncue_schedule (
   created_at    INTEGER NOT NULL
 ) STRICT;
 
+-- The sources that were swept, and how that went. Counts add up; unreadable and drift are as of the last sweep.
 CREATE TABLE oncue_source (
   name          TEXT    PRIMARY KEY,
+  app           TEXT    NOT NULL,
   swept_at      INTEGER,
+  listed_at     INTEGER NOT NULL DEFAULT 0,   -- when the listing began that was applied last
+  made          INTEGER NOT NULL DEFAULT 0,
+  moved         INTEGER NOT NULL DEFAULT 0,
+  cancelled     INTEGER NOT NULL DEFAULT 0,
+  unreadable    INTEGER NOT NULL DEFAULT 0,
   drift         TEXT
 ) STRICT;
 
 -- What was handled last for each row of a source: only a changed due value makes another job.
 CREATE TABLE oncue_source_row (
   source        TEXT    NOT NULL,
-  row_key       TEXT    NOT NULL,
+  row_key       ANY     NOT NULL,
   due           INTEGER NOT NULL,
+  raw           ANY,                   -- the due value as it stands in the row
   job           INTEGER NOT NULL,
+  unsettled     INTEGER NOT NULL DEFAULT 0,   -- 1: the job may end as skipped, so look how it ended
   PRIMARY KEY (source, row_key)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX oncue_source_row_due ON oncue_source_row (source, due);
 
 -- Rows of a source that its trigger saw change, until they are reconciled.
 CREATE TABLE oncue_source_change (
   source        TEXT    NOT NULL,
-  row_key       TEXT    NOT NULL,
+  row_key       ANY     NOT NULL,
   PRIMARY KEY (source, row_key)
 ) STRICT, WITHOUT ROWID;
 

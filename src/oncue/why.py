@@ -1,0 +1,98 @@
+"""Why a job does not run now, in words: for the command line, the dashboard and a person at 3 a.m."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from oncue.clock import SECOND, from_us
+from oncue.job import FINAL, GROUP, KEY
+from oncue.store import Store
+from oncue.store.choose import LIMIT
+from oncue.store.views import JobView, WorkerView
+
+_CAP = "cap:"
+
+
+async def why(job: JobView, store: Store, now: int, workers: Sequence[WorkerView]) -> str:
+    """Return why ``job`` does not run at ``now`` (microseconds since the epoch), or what became of it."""
+    if job.state in FINAL:
+        return f"it is {job.state}" + (f": {job.reason}" if job.reason else "")
+    if job.state == "running":
+        return _running(job, now, workers)
+    if job.eligible_at is None:
+        return await _blocked(job, store)
+    reasons = []
+    if job.eligible_at > now:
+        reasons.append(_later(job, job.eligible_at, now))
+    queue = next((queue for queue in await store.queues(now) if queue.name == job.queue), None)
+    if queue is not None and queue.paused:
+        reasons.append(f"its queue {job.queue!r} is paused (`oncue queues resume {job.queue}`)")
+    able = [worker for worker in workers if worker.queues is None or job.queue in worker.queues]
+    if not any(worker.state == "alive" for worker in able):
+        reasons.append(f"no worker for queue {job.queue!r} is alive")
+    if not reasons:
+        reasons.append("it is due: the next free worker takes it")
+    if job.attempt and (last := (await store.attempts(job.id))[-1:]):
+        reasons.append(f"attempt {last[0].attempt} was {last[0].outcome}" + _because(last[0].reason or last[0].error))
+    return "; ".join(reasons)
+
+
+def _because(reason: str | None) -> str:
+    return f" ({reason})" if reason else ""
+
+
+def _running(job: JobView, now: int, workers: Sequence[WorkerView]) -> str:
+    holder = next((worker for worker in workers if worker.id == job.worker), None)
+    since = f"for {seconds(now - (job.started_at or now))}, attempt {job.attempt}"
+    if holder is None:
+        return (
+            f"it runs {since}, on worker {job.worker}, which is not registered any more: the next sweep takes it back"
+        )
+    text = f"it runs {since}, on worker {holder.name}"
+    if holder.state != "alive":
+        text += f", which is {holder.state}: it is taken back when that worker's lease ends, or by the next sweep"
+    if job.cancel:
+        text += "; it was asked to stop"
+    return text
+
+
+async def _blocked(job: JobView, store: Store) -> str:
+    name = job.blocked_by or ""
+    if name == "restore":
+        return "it came due before a backup was restored and is held for review (`oncue restored --list`)"
+    found = next((blocker for blocker in await store.blockers() if blocker.name == name), None)
+    holder = await store.job(found.job) if found is not None and found.job is not None else None
+    if name.startswith(_CAP):
+        return f"as many jobs of {_owner(name.removeprefix(_CAP))} run as its concurrency allows"
+    what = f"group {name.removeprefix(GROUP)!r}" if name.startswith(GROUP) else f"key {name.removeprefix(KEY)!r}"
+    if holder is None:
+        return f"it was parked behind another job of its {what}, which is gone: the next sweep frees it"
+    state = "runs" if holder.state == "running" else f"is between attempts {holder.attempt} and {holder.attempt + 1}"
+    if holder.state == "scheduled" and not holder.attempt:
+        state = "comes first"
+    return f"it waits behind job {holder.id} of the same {what}, which {state}"
+
+
+def _later(job: JobView, eligible_at: int, now: int) -> str:
+    when = f"{from_us(eligible_at):%Y-%m-%d %H:%M:%S} UTC, in {seconds(eligible_at - now)}"
+    if job.blocked_by is not None and job.blocked_by.startswith(LIMIT):
+        return f"the rate limit of {_owner(job.blocked_by.removeprefix(LIMIT))} lets it start at {when}"
+    if job.scheduled_at >= eligible_at:
+        return f"it is due at {when}"
+    return f"it was due before, and may be claimed at {when}"
+
+
+def _owner(name: str) -> str:
+    """Put a limit's name in the store (``task:x``, ``queue:y``, ``task:x:group:g``) into words."""
+    kind, _, rest = name.partition(":")
+    owner, _, group = rest.partition(":group:")
+    return f"{kind} {owner!r}" + (f", group {group!r}," if group else "")
+
+
+def seconds(us: int) -> str:
+    """Return a span of microseconds as a person would say it: ``1.2 s``, ``5 min``, ``3 h``, ``2 d``."""
+    value = abs(us) / SECOND
+    for unit, size, most in (("ms", 0.001, 1), ("s", 1, 120), ("min", 60, 7_200), ("h", 3_600, 172_800)):
+        if value < most:
+            return f"{value / size:.1f} {unit}" if unit == "s" and value < 10 else f"{value / size:.0f} {unit}"
+    return f"{value / 86_400:.0f} d"
