@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -69,13 +70,12 @@ def rows_statement(name: str, rows: int, columns: int) -> str:
 
 
 class _Waiting:
-    """The waiting job of a key: stored before (``stored``), or made by this very batch."""
+    """The waiting job of a key: stored before, or made by this very batch (``job``)."""
 
-    __slots__ = ("created_at", "dirty", "folded", "group", "id", "job", "scheduled_at", "stored")
+    __slots__ = ("created_at", "group", "id", "job", "scheduled_at")
 
     def __init__(self, id: int, scheduled_at: int, created_at: int, group: str | None, job: NewJob | None) -> None:
         self.id, self.scheduled_at, self.created_at, self.group, self.job = id, scheduled_at, created_at, group, job
-        self.stored, self.dirty, self.folded = job is None, "", 0
 
 
 def _insert_keyed(conn: sqlite3.Connection, jobs: Sequence[NewJob]) -> list[Inserted]:
@@ -89,11 +89,12 @@ def _insert_keyed(conn: sqlite3.Connection, jobs: Sequence[NewJob]) -> list[Inse
             waiting[key] = _Waiting(id, due, created, group, None)
     results: list[Inserted] = []
     fresh: list[NewJob] = []
+    folds: Counter[int] = Counter()
     for job in jobs:
         found = waiting.get(job.key) if job.key is not None else None
         if job.key is not None and job.key in started and job.while_started == "keep":
             id, due = started[job.key]
-            conn.execute(SQL["fold_jobs"], {"ids": as_json([id])})
+            folds[id] += 1
             results.append(Inserted(id, "kept", due))
         elif found is None:
             fresh.append(job)
@@ -101,9 +102,12 @@ def _insert_keyed(conn: sqlite3.Connection, jobs: Sequence[NewJob]) -> list[Inse
                 waiting[job.key] = _Waiting(job.id, job.scheduled_at, job.created_at, job.group, job)
             results.append(Inserted(job.id, "created", job.scheduled_at))
         else:
+            folds[found.id] += 1
             results.append(_fold(conn, found, job))
     if fresh:
         _add_rows(conn, fresh)
+    if folds:
+        conn.execute(SQL["fold_jobs"], {"folds": as_json(list(folds.items()))})
     return results
 
 
@@ -112,11 +116,10 @@ def _fold(conn: sqlite3.Connection, found: _Waiting, job: NewJob) -> Inserted:
     if found.job is not None:
         return _fold_in_batch(found, job)
     if job.on_conflict == "keep":
-        conn.execute(SQL["fold_jobs"], {"ids": as_json([found.id])})
         return Inserted(found.id, "kept", found.scheduled_at)
     due = _new_due(found, job)
     if job.on_conflict == "reschedule":
-        conn.execute(SQL["move_job"], {"id": found.id, "due": due, "fold": 1})
+        conn.execute(SQL["move_job"], {"id": found.id, "due": due})
     else:
         job.id, job.scheduled_at = found.id, due
         conn.execute(SQL["replace_job"], {"jobs": as_json([job])})

@@ -47,7 +47,7 @@ def reschedule(conn: sqlite3.Connection, due: int, *, id: int | None, key: str |
     """Move what the id or key names to ``due``, unless it runs; tell whether anything moved."""
     moved = False
     for job, _, _, _, group in sorted(_find(conn, id, key), key=lambda row: row[2]):
-        if not moved and conn.execute(SQL["move_job"], {"id": job, "due": due, "fold": 0}).rowcount:
+        if not moved and conn.execute(SQL["move_job"], {"id": job, "due": due}).rowcount:
             moved = True
             if group is not None:
                 release(conn, (GROUP + group,))

@@ -20,15 +20,15 @@ SELECT json_group_array(json_array(id, key, started, scheduled_at, created_at, g
 UPDATE oncue_job
 SET task = j.value->>1, args = j.value->>2, queue = j.value->>3, priority = j.value->>4, scheduled_at = j.value->>5,
     eligible_at = j.value->>5, max_attempts = j.value->>6, group_name = j.value->>9, max_late = j.value->>10,
-    when_late = j.value->>11, metadata = j.value->>12, blocked_by = NULL, folded = folded + 1
+    when_late = j.value->>11, metadata = j.value->>12, blocked_by = NULL
 FROM json_each(:jobs) AS j
 WHERE oncue_job.id = j.value->>0 AND attempt = 0;
 
 -- name: fold_jobs
-UPDATE oncue_job SET folded = folded + 1 WHERE id IN (SELECT value FROM json_each(:ids));
+UPDATE oncue_job SET folded = folded + (f.value->>1) FROM json_each(:folds) AS f WHERE oncue_job.id = f.value->>0;
 
 -- name: move_job
-UPDATE oncue_job SET scheduled_at = :due, eligible_at = :due, blocked_by = NULL, holds = 0, folded = folded + :fold
+UPDATE oncue_job SET scheduled_at = :due, eligible_at = :due, blocked_by = NULL, holds = 0
 WHERE id = :id AND state = 'scheduled';
 
 -- name: finish_jobs
@@ -426,6 +426,13 @@ WHERE (due, raw, job, unsettled) IS NOT (excluded.due, excluded.raw, excluded.jo
 -- name: source_forget
 DELETE FROM oncue_source_row WHERE source = :source AND row_key IN (SELECT value FROM json_each(:keys));
 
+-- name: source_forget_gone
+DELETE FROM oncue_source_row
+WHERE source = :source AND row_key IN (
+  SELECT row_key FROM oncue_source_row AS r
+  WHERE source = :source AND due < :before AND {gone}
+    AND NOT EXISTS (SELECT 1 FROM oncue_job AS j WHERE j.id = r.job) LIMIT :most);
+
 -- name: source_unsettle
 UPDATE oncue_source_row SET unsettled = :unsettled
 WHERE source = :source AND row_key = :row_key AND due = :due AND job = :job AND unsettled <> :unsettled;
@@ -442,6 +449,12 @@ SELECT json_group_array(json_array(source, row_key)) FROM (SELECT source, row_ke
 
 -- name: source_changed
 SELECT EXISTS (SELECT 1 FROM oncue_source_change WHERE source = :source);
+
+-- name: note_change
+INSERT INTO oncue_source_change (source, row_key)
+SELECT {source}, {id}
+WHERE {id} IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM oncue_source_change WHERE source = {source} AND row_key = {id});
 
 -- name: drop_changes
 DELETE FROM oncue_source_change WHERE source = :source;
