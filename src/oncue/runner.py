@@ -160,7 +160,7 @@ class Runner:
             try:
                 return await asyncio.shield(future)
             except asyncio.CancelledError:
-                if future.done():
+                if future.done() or self._threads.withdraw(future):
                     raise
                 # A thread can't be ended from outside: it is shown the flag, and then given a while to return.
                 done, _ = await asyncio.wait({future}, timeout=self._grace)

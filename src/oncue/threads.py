@@ -20,6 +20,7 @@ class Threads:
         self._threads = 0
         self._idle = 0
         self._lock = threading.Lock()
+        self._queued: set[asyncio.Future[Any]] = set()
 
     def submit(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
         """Run ``function`` in a thread, in a copy of the present context; the future holds its outcome."""
@@ -30,8 +31,16 @@ class Threads:
                 threading.Thread(target=self._run, name=f"oncue-job-{self._threads}", daemon=True).start()
             else:
                 self._idle -= 1
+            self._queued.add(future)
         self._work.put((contextvars.copy_context(), function, future))
         return future
+
+    def withdraw(self, future: asyncio.Future[Any]) -> bool:
+        """Take back what no thread has begun yet; False where one has. Once withdrawn, it never runs."""
+        with self._lock:
+            waiting = future in self._queued
+            self._queued.discard(future)
+            return waiting
 
     def close(self) -> None:
         """Let idle threads end; busy ones end with their work, or with the process."""
@@ -42,14 +51,17 @@ class Threads:
         while (item := self._work.get()) is not None:
             context, function, future = item
             result, error = None, None
-            try:
-                result = context.run(function)
-            except BaseException as raised:
-                error = raised
+            begins = self.withdraw(future)
+            if begins:
+                try:
+                    result = context.run(function)
+                except BaseException as raised:
+                    error = raised
             with self._lock:
                 self._idle += 1
             try:
-                future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+                if begins:
+                    future.get_loop().call_soon_threadsafe(_settle, future, result, error)
             except RuntimeError:
                 return
 
