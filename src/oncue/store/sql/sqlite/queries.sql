@@ -135,8 +135,11 @@ SELECT json_group_array(json_array(group_name, id)) FROM oncue_job
 WHERE holds = 1 AND group_name IN (SELECT value FROM json_each(:groups));
 
 -- name: group_heads
+-- A job that waits for the started one of its key is no head: that one may wait for a place in this very group.
 SELECT json_group_array(json_array(g.value, (
-         SELECT id FROM oncue_job WHERE group_name = g.value AND state = 'scheduled' AND holds = 0
+         SELECT id FROM oncue_job AS j WHERE group_name = g.value AND state = 'scheduled' AND holds = 0
+         AND NOT (attempt = 0 AND key IS NOT NULL AND EXISTS (
+           SELECT 1 FROM oncue_job AS s WHERE s.key = j.key AND s.key IS NOT NULL AND s.attempt > 0))
          ORDER BY scheduled_at, id LIMIT 1)))
 FROM json_each(:groups) AS g;
 
