@@ -60,7 +60,7 @@ class OnCue(Declarations):
         self.name = name
         self.retention_us = None if retention is None else seconds_to_us(retention)
         self.sweep_us = seconds_to_us(sweep)
-        self.sources = Sources()
+        self.sources = Sources(self)
         self.lifespan = Lifespan(self)
         self._opened = 0
         self._door = asyncio.Lock()

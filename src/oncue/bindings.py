@@ -75,7 +75,8 @@ class Arguments:
             needed = [name for name, one in fields.items() if one.required]
             if len(needed) > 1 or (given is not None and not fields):
                 raise ConfigError(
-                    f"{task.name} takes ({', '.join(fields)}): say where each comes from, args={{'name': '{{column}}'}}."
+                    f"{task.name} takes ({', '.join(fields)}): say where each comes from, "
+                    "args={'parameter': '{column}'}."
                 )
             if given is None:
                 return cls(task, None, None, ())

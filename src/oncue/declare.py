@@ -8,15 +8,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from oncue.bindings import RowArguments
 from oncue.cron import Cron, Every
 from oncue.errors import ConfigError
 from oncue.job import OnRetry, WhenLate
 from oncue.limits import Limit, Policy, Rules
 from oncue.planner import Schedule
 from oncue.retry import Retry
+from oncue.source import ListItems, Source, item_source, table_source
+from oncue.store.due import DueFormat
 from oncue.task import DiscardHook, Missed, Overlap, Task, TaskDecorator, TaskOptions, as_decorator, make_task
 
 F = TypeVar("F", bound=Callable[[], Any])
+L = TypeVar("L", bound=ListItems)
 Provider = Callable[[], AsyncIterator[Any] | Iterator[Any]]
 
 
@@ -26,6 +30,7 @@ class Declarations:
     def __init__(self) -> None:
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.schedules: dict[str, Schedule] = {}
+        self.declared_sources: dict[str, Source] = {}
         self.queues: dict[str, Rules] = {}
         self.providers: dict[type, Provider] = {}
         self.start_hooks: list[Callable[[], Awaitable[None] | None]] = []
@@ -164,6 +169,79 @@ class Declarations:
             return task
 
         return register
+
+    def source(
+        self,
+        table: str,
+        *,
+        key: str,
+        due: str,
+        task: Task[Any, Any],
+        where: str | None = None,
+        args: RowArguments | None = None,
+        id: str = "id",
+        group: str | None = None,
+        due_format: DueFormat = "auto",
+        trigger: bool = False,
+        queue: str | None = None,
+        priority: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Make jobs of the rows of a table of yours, which lives in the same database file as OnCue's.
+
+        Each row that matches ``where`` and has a time in its column ``due`` becomes one job, made by the sweep that
+        comes before it is due, moved when the time moves, cancelled when the row goes or matches no more; and the row
+        is read again when the job starts. A row whose time stands where it stood is not run again: set it to another
+        time, or to NULL, when the work is done (and as its last step, for a retry finds the row as it is then).
+        A job that you have scheduled yourself under the same key for the same time (within 0.1 s, or as exactly as
+        the column is written) is taken for the row's; such a job is not read again when it starts.
+
+        ``key`` and ``group`` are templates over the row's columns: ``"question-{id}"``. Rows of one key run one after
+        the other. ``args``: how the task is called: a mapping of parameters to templates or values, one template, or
+        a quick function that is given the row (a dict) and returns a call; by default the task's one parameter is
+        the row's id. ``id``: a unique column of whole numbers or texts.
+        ``due_format``: ``iso`` (text; without a zone it is UTC, as SQLite's ``datetime('now')`` writes it),
+        ``seconds``, ``milliseconds``, ``microseconds``, or ``auto``, which tells these apart by type and size.
+        An index on the due column is used, also a partial one whose condition ``where`` repeats. Values that can't be
+        read are logged and shown by ``oncue doctor``; they disturb no other row.
+        ``where`` is SQL of your own, put into statements as it stands: never build it from a user's input.
+        ``trigger=True`` installs triggers on the table, so that a change by any program is picked up at once instead
+        of at the next sweep; they go when the declaration goes. ``queue`` and ``priority`` default to the task's.
+
+        Raises ConfigError, for a column that does not exist when a worker starts.
+        """
+        self._add_source(
+            table_source(
+                name or table, table, id, due, where, due_format, key, group, task, args, queue, priority, trigger
+            )
+        )
+
+    def source_items(
+        self,
+        *,
+        task: Task[Any, Any] | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        name: str | None = None,
+    ) -> Callable[[L], L]:
+        """Make jobs of what an async generator lists: ``yield DueItem(key, due, call, group)``, from anywhere.
+
+        Each sweep calls it, with the time (aware, UTC) until which it must list everything due, where it takes a
+        parameter. What waits and is not listed any more is cancelled; a key with another time is moved; a key with
+        the time that was run is not run again. An item without a call has ``task`` called with its key.
+        Where the function raises, nothing changes until the next sweep. Raises ConfigError.
+        """
+
+        def register(function: L) -> L:
+            self._add_source(item_source(name, function, task, queue, priority))
+            return function
+
+        return register
+
+    def _add_source(self, source: Source) -> None:
+        if source.name in self.declared_sources:
+            raise ConfigError(f"Two sources are named {source.name!r}. Give one another name=.")
+        self.declared_sources[source.name] = source
 
     def provide(self, function: F) -> F:
         """Provide a resource to handlers: an (async) generator that yields it once, and cleans up after the yield.

@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-from oncue.bindings import Arguments, Template
-from oncue.clock import Clock, from_us, to_us
+from oncue.bindings import Arguments, RowArguments, Template
+from oncue.clock import from_us, to_us
 from oncue.errors import ConfigError, InvalidArguments, InvalidJob, InvalidTime
 from oncue.job import Claimed, NewJob
 from oncue.runner import Guard
 from oncue.scheduling import Scheduled, new_job
-from oncue.store import Store
+from oncue.store.due import DueFormat
 from oncue.store.sources import (
     Applied,
     Offer,
@@ -27,9 +27,12 @@ from oncue.store.sources import (
     SourceStatus,
     Table,
     reference,
+    row_of,
 )
-from oncue.task import Call
-from oncue.wake import Wake
+from oncue.task import Call, Task
+
+if TYPE_CHECKING:
+    from oncue.app import OnCue
 
 log = logging.getLogger("oncue.source")
 _BATCH = 500
@@ -108,26 +111,75 @@ class ItemSource:
 Source = TableSource | ItemSource
 
 
+def table_source(
+    name: str,
+    table: str,
+    id: str,
+    due: str,
+    where: str | None,
+    format: DueFormat,
+    key: str,
+    group: str | None,
+    task: Task[Any, Any],
+    args: RowArguments | None,
+    queue: str | None,
+    priority: int | None,
+    trigger: bool,
+) -> TableSource:
+    """Check a declaration and return it. Raises ConfigError."""
+    _check_name("name", name)
+    for what, value in (("table", table), ("id", id), ("due", due)):
+        _check_name(what, value)
+    if format not in get_args(DueFormat):
+        raise ConfigError(f"due_format is one of {', '.join(map(repr, get_args(DueFormat)))}, not {format!r}.")
+    if where is not None and not where.strip():
+        raise ConfigError("where='' is empty: leave it out, or write a condition such as \"status = 'active'\".")
+    templates = [Template.parse(key, "key")] + ([Template.parse(group, "group")] if group is not None else [])
+    if not templates[0].columns:
+        raise ConfigError(f"key={key!r} is the same for every row. Put the id in it: 'question-{{id}}'.")
+    arguments = Arguments.parse(task, args)
+    columns = None
+    if arguments.columns is not None:
+        wanted = [column for template in templates for column in template.columns]
+        columns = tuple(dict.fromkeys([*wanted, *arguments.columns]))
+    where_is = Table(name, table, id, due, where, format, columns)
+    return TableSource(name, where_is, templates[0], [*templates, None][1], arguments, queue, priority, trigger)
+
+
+def item_source(
+    name: str | None, function: ListItems, task: Task[Any, Any] | None, queue: str | None, priority: int | None
+) -> ItemSource:
+    """Check a declaration and return it. Raises ConfigError."""
+    if not inspect.isasyncgenfunction(function):
+        raise ConfigError(f"@app.source_items takes an async function that yields items; {function!r} is not.")
+    if len(inspect.signature(function).parameters) > 1:
+        raise ConfigError(f"{function!r} takes no parameter, or one: the time until which it must list.")
+    name = name or function.__name__
+    _check_name("name", name)
+    return ItemSource(name, function, None if task is None else Arguments.parse(task, None), queue, priority)
+
+
+def _check_name(what: str, value: object) -> None:
+    if not isinstance(value, str) or not 1 <= len(value) <= 200 or not value.isprintable():
+        raise ConfigError(f"{what}={value!r}: a name of 1 to 200 printable characters is needed.")
+    if what == "table" and value.lower().startswith(("oncue_", "sqlite_")):
+        raise ConfigError(f"table={value!r} is no table of yours.")
+
+
 class Sources:
     """The declared sources of an application, and their reconciliation with jobs."""
 
-    def __init__(
-        self,
-        declared: Mapping[str, Source],
-        store: Store,
-        wake: Wake,
-        clock: Clock,
-        app: str,
-        sweep: int,
-        retention: int | None,
-    ) -> None:
-        self._declared, self._store, self._wake, self._clock, self._app = declared, store, wake, clock, app
-        self._sweep, self._retention = sweep, retention
+    def __init__(self, app: OnCue) -> None:
+        self._app = app
         self._troubles: dict[str, str] = {}
 
     @property
     def _keeper(self) -> SourceKeeper:
-        return self._store.source_keeper()
+        return self._app.store.source_keeper()
+
+    @property
+    def _declared(self) -> Mapping[str, Source]:
+        return self._app.declared_sources
 
     def guards(self) -> Mapping[str, Guard]:
         """Return, by origin, what tells at the claim why a source's job need not run any more."""
@@ -136,7 +188,7 @@ class Sources:
 
     async def _guard(self, source: TableSource, job: Claimed) -> str | None:
         reason, moved = await self._keeper.guard(source.table, job)
-        if moved and (row := await self._keeper.rows(source.table, [_key_of(job)])):
+        if moved and (row := await self._keeper.rows(source.table, [row_of(job)[0]])):
             done = await self._apply_rows(source, row, [])
             self._hint(done)
         return reason
@@ -166,15 +218,14 @@ class Sources:
             except SourceBroken as error:
                 raise ConfigError(str(error)) from error
             ready.append(source)
-        await self._install_triggers(ready)
+        try:
+            await self._install_triggers(ready)
+        except SourceBroken as error:
+            raise ConfigError(str(error)) from error
 
     async def _install_triggers(self, ready: Iterable[TableSource]) -> None:
         wanted = [source.table for source in ready if source.trigger]
-        try:
-            changed = await self._keeper.install(self._app, list(self._declared), wanted)
-        except SourceBroken as error:
-            raise ConfigError(str(error)) from error
-        for line in changed:
+        for line in await self._keeper.install(self._app.name, list(self._declared), wanted):
             log.info("%s", line)
 
     async def reconcile(self) -> int:
@@ -207,10 +258,10 @@ class Sources:
 
     def _hint(self, done: Applied) -> None:
         if done.earliest is not None:
-            self._wake.hint(done.earliest)
+            self._app.wake.hint(done.earliest)
 
     def _horizon(self) -> int:
-        return self._clock.now() + 2 * self._sweep
+        return self._app.clock.now() + 2 * self._app.sweep_us
 
     async def _sweep_table(self, source: TableSource) -> int:
         done, problems, unreadable, broken = Applied(), list[str](), 0, False
@@ -260,13 +311,13 @@ class Sources:
         return await self._apply(source, source.table, offers, 0)
 
     def _job(self, source: Source, wanted: Scheduled, key: RowKey) -> NewJob:
-        job = new_job(wanted, self._clock.now())
+        job = new_job(wanted, self._app.clock.now())
         job.origin, job.origin_ref = f"source:{source.name}", reference(key, job.scheduled_at)
         return job
 
     async def _apply(self, source: Source, table: Table | None, offers: list[Offer], listed: int) -> Applied:
-        now = self._clock.now()
-        expires = None if self._retention is None else now + self._retention
+        now = self._app.clock.now()
+        expires = None if self._app.retention_us is None else now + self._app.retention_us
         done = await self._keeper.apply(source.name, table, offers, now, expires, listed)
         for key in done.deferred:
             log.warning(
@@ -279,7 +330,7 @@ class Sources:
 
     async def _sweep_items(self, source: ItemSource) -> int:
         """List everything that is due within the horizon; what waits and was not listed is not wanted any more."""
-        listed, horizon = self._clock.now(), self._horizon()
+        listed, horizon = self._app.clock.now(), self._horizon()
         offers: dict[RowKey, Offer] = {}
         problems: list[str] = []
         try:
@@ -315,17 +366,17 @@ class Sources:
         broken: bool,
         listed: list[RowKey] | None = None,
     ) -> None:
-        now = self._clock.now()
+        now = self._app.clock.now()
         drift: dict[str, Any] | None = None
         if problems or done.deferred:
             drift = {"problems": problems[:_EXAMPLES], "count": len(problems), "unreadable": unreadable}
             drift["waiting_for_key"] = done.deferred[:_EXAMPLES]
         self._trouble(source.name, "; ".join(problems[:_EXAMPLES]), unreadable)
         status = SourceStatus(
-            source.name, self._app, now, done.made, done.moved, done.cancelled, unreadable, drift
+            source.name, self._app.name, now, done.made, done.moved, done.cancelled, unreadable, drift
         )
         table = source.table if isinstance(source, TableSource) else None
-        before = None if broken or self._retention is None else now - max(self._retention, _WEEK)
+        before = None if broken or self._app.retention_us is None else now - max(self._app.retention_us, _WEEK)
         try:
             await self._keeper.save(status, before, table, listed or [])
         except SourceBroken as error:
@@ -338,9 +389,3 @@ class Sources:
         elif not text and self._troubles.get(name):
             log.info("source %s is well again", name)
         self._troubles[name] = text
-
-
-def _key_of(job: Claimed) -> RowKey:
-    from oncue.store.sources import row_of
-
-    return row_of(job)[0]

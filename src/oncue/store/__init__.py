@@ -12,6 +12,7 @@ from oncue.errors import ConfigError
 from oncue.job import Ack, Cancelled, Claimed, Inserted, NewJob
 from oncue.limits import Policy
 from oncue.store.lock import LifeLock
+from oncue.store.sources import SourceKeeper
 from oncue.store.views import AttemptView, Backlog, Blocker, Check, Counts, JobView, QueueView, SchemaView
 
 T = TypeVar("T")
@@ -170,6 +171,10 @@ class Store(Protocol):
 
     def lease_keeper(self) -> LeaseKeeper:
         """Return what renews leases from a thread of its own, with a connection of its own."""
+        ...
+
+    def source_keeper(self) -> SourceKeeper:
+        """Return what reads the users' tables and remembers which of their rows were handled."""
         ...
 
     async def schedules(self) -> list[ScheduleRow]:

@@ -1,4 +1,4 @@
-"""Due times as they stand in a user's table: how to read one value, and how to ask a database for the near ones. Pure."""
+"""Due times as they stand in a user's table: how to read one, and how to ask for those that are near. Pure."""
 
 from __future__ import annotations
 

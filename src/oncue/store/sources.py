@@ -190,13 +190,15 @@ def _handled(facts: Facts, offer: Offer, job: NewJob, memory: Memory | None) -> 
         ended = facts.outcomes.get(memory.job, "skipped") if memory.unsettled else ""
         if ended not in ("skipped", WITHDRAWN):
             return memory.job
-    if (done := facts.done_refs.get(offer.ref)) is not None:
-        return done
+    if offer.ref in facts.done_refs:
+        return facts.done_refs[offer.ref]
     if job.key is None:
         return None
     # The application may have scheduled the job itself, under the same key for the same time.
-    own = [(one.id, one.first_due) for one in (facts.started.get(job.key),) if one is not None and one.origin is None]
-    for id, due in [*own, *facts.done_keys.get(job.key, ())]:
+    own = list(facts.done_keys.get(job.key, ()))
+    if (started := facts.started.get(job.key)) is not None and started.origin is None:
+        own.append((started.id, started.first_due))
+    for id, due in own:
         if _same_due(due, offer, job) and (memory is None or memory.job != id):
             return id
     return None
@@ -245,7 +247,7 @@ class Applied(msgspec.Struct):
         self.moved += other.moved
         self.cancelled += other.cancelled
         self.deferred += other.deferred
-        times = [time for time in (self.earliest, other.earliest) if time is not None]
+        times: list[int] = [time for time in (self.earliest, other.earliest) if time is not None]
         self.earliest = min(times, default=None)
 
 

@@ -19,6 +19,7 @@ from oncue.store.sqlite import manage, read, schedules, schema, state
 from oncue.store.sqlite.connection import ConnectionThread, data_version, path_of
 from oncue.store.sqlite.insert import SQL, insert_jobs
 from oncue.store.sqlite.lease import LeaseKeeper
+from oncue.store.sqlite.source import SqliteSources
 from oncue.store.sqlite.transaction import SyncConnections
 from oncue.store.views import AttemptView, Backlog, Blocker, Check, Counts, JobView, QueueView, SchemaView
 
@@ -171,6 +172,10 @@ class SqliteStore:
     def lease_keeper(self) -> LeaseKeeper:
         """Return what renews leases from a thread of its own, with a connection of its own."""
         return LeaseKeeper(self.path)
+
+    def source_keeper(self) -> SqliteSources:
+        """Return what reads the users' tables and remembers which of their rows were handled."""
+        return SqliteSources(self)
 
     async def schedules(self) -> list[ScheduleRow]:
         """Return the stored schedules by name."""

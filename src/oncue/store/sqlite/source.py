@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from oncue.job import GROUP, KEY, Ack, Claimed
-from oncue.store.due import UnreadableDue, near, parse_due
 from oncue.store.sources import (
     WITHDRAWN,
     Applied,
@@ -22,7 +20,6 @@ from oncue.store.sources import (
     Plan,
     Row,
     RowKey,
-    SourceBroken,
     SourceStatus,
     Table,
     row_of,
@@ -31,6 +28,7 @@ from oncue.store.sources import (
 from oncue.store.sqlite import triggers
 from oncue.store.sqlite.claim import finish
 from oncue.store.sqlite.insert import SQL, as_json, fetch, insert_jobs, release
+from oncue.store.sqlite.rows import check, column, find, quoted, read_rows, users_table
 
 if TYPE_CHECKING:
     from oncue.store.sqlite import SqliteStore
@@ -38,11 +36,7 @@ if TYPE_CHECKING:
 _memory = msgspec.json.Decoder(list[Memory])
 _live = msgspec.json.Decoder(list[Live])
 _status = msgspec.json.Decoder(list[SourceStatus])
-_MOST = 20_000
-_EXAMPLES = 5
 _FORGET = 500
-_UNHANDLED = """NOT EXISTS (SELECT 1 FROM oncue_source_row AS oncue_r WHERE oncue_r.source = :oncue_source
-  AND oncue_r.row_key = +{id} AND oncue_r.raw IS +{due} AND oncue_r.unsettled = 0)"""
 
 
 class SqliteSources:
@@ -99,7 +93,7 @@ class SqliteSources:
 
     async def guard(self, table: Table, job: Claimed) -> tuple[str | None, bool]:
         """Return why a claimed job need not run (None: it must), and whether its row is due at another time now."""
-        reason, moved, settled = await self._store.read(lambda conn: _look(conn, table, job))
+        reason, _, settled = await self._store.read(lambda conn: _look(conn, table, job))
         if reason is None and settled:
             return None, False
 
@@ -122,160 +116,6 @@ class SqliteSources:
     async def status(self) -> list[SourceStatus]:
         """Return all sources as their last sweep left them."""
         return await self._store.read(lambda conn: _status.decode(conn.execute(SQL["sources"]).fetchone()[0]))
-
-
-@contextmanager
-def _users_table(conn: sqlite3.Connection, table: Table) -> Iterator[None]:
-    """Report what is wrong with the user's table as that, never as the store's failure, which others would share."""
-    factory = conn.text_factory
-    conn.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-    try:
-        yield
-    except (sqlite3.OperationalError, sqlite3.ProgrammingError, sqlite3.IntegrityError) as error:
-        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR:
-            raise
-        raise SourceBroken(f"source {table.source}: {explain(conn, table, str(error))}") from error
-    finally:
-        conn.text_factory = factory
-
-
-def check(conn: sqlite3.Connection, table: Table) -> list[str]:
-    """Return the table's columns. Raises SourceBroken where something in the declaration does not exist."""
-    names = columns(conn, table.table)
-    for wanted in dict.fromkeys((table.id, table.due, *(table.columns or ()))):
-        if not names or wanted.lower() not in [name.lower() for name in names]:
-            raise SourceBroken(f"source {table.source}: {explain(conn, table, f'no such column: {wanted}')}")
-    with _users_table(conn, table):
-        conn.execute(f"EXPLAIN {_select(table)} LIMIT 0", {}).fetchall()
-    if triggers.kind_of(conn, table.table) == "table" and not _unique(conn, table):
-        raise SourceBroken(
-            f"source {table.source}: {table.id!r} is neither the primary key of {table.table!r} nor unique, so it "
-            "can't tell rows apart. Give id= the name of a unique column, or add a unique index."
-        )
-    return names
-
-
-def columns(conn: sqlite3.Connection, table: str) -> list[str]:
-    """Return the names of a table's columns, generated ones included."""
-    return [row[0] for row in conn.execute("SELECT name FROM pragma_table_xinfo(?)", (table,))]
-
-
-def _unique(conn: sqlite3.Connection, table: Table) -> bool:
-    keys = [row[0] for row in conn.execute("SELECT name FROM pragma_table_info(?) WHERE pk > 0", (table.table,))]
-    single = conn.execute(
-        "SELECT min(c.name) FROM pragma_index_list(?) AS i, pragma_index_info(i.name) AS c "
-        'WHERE i."unique" AND NOT i.partial GROUP BY i.name HAVING count(*) = 1',
-        (table.table,),
-    ).fetchall()
-    unique = [name for (name,) in single if name is not None] + (keys if len(keys) == 1 else [])
-    return table.id.lower() in [name.lower() for name in unique]
-
-
-def explain(conn: sqlite3.Connection, table: Table, problem: str) -> str:
-    """Say what is wrong in the declaration, with what there is instead."""
-    names = columns(conn, table.table)
-    if not names:
-        there = conn.execute(
-            "SELECT group_concat(name, ', ') FROM (SELECT name FROM sqlite_master WHERE type IN ('table', 'view') "
-            "AND name NOT LIKE 'oncue\\_%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name)"
-        ).fetchone()[0]
-        return f"no table {table.table!r} in this database. There are: {there or 'none but OnCue its own'}."
-    where = f" (where={table.where!r})" if table.where else ""
-    return f"{problem}{where}. The columns of {table.table!r} are: {', '.join(names)}."
-
-
-def quoted(name: str) -> str:
-    """Quote an identifier, so that it is a name whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _select(table: Table) -> str:
-    """The statement that reads rows: id, due, whether the condition holds, and the columns that templates need."""
-    # On lines of its own, a comment in the condition can't swallow what follows.
-    ok = f"CASE WHEN (\n{table.where}\n) THEN 1 ELSE 0 END" if table.where else "1"
-    extra = ["*"] if table.columns is None else [_column(table, name) for name in table.columns]
-    names = ", ".join([_column(table, table.id), _column(table, table.due), ok, *extra])
-    return f"SELECT {names} FROM {quoted(table.table)}"
-
-
-def _column(table: Table, name: str) -> str:
-    """A column by its full name: SQLite takes a lone quoted name that it does not know for a text."""
-    return f"{quoted(table.table)}.{quoted(name)}"
-
-
-def _row(table: Table, names: Sequence[str], seen: tuple[Any, ...]) -> Row:
-    key, raw, ok = seen[:3]
-    due: int | None = None
-    unreadable = False
-    if not ok:
-        reason = f"it no longer matches ({table.where})"
-    elif raw is None:
-        reason = f"its {table.due} is empty"
-    else:
-        reason = ""
-        try:
-            due = parse_due(raw, table.format)
-        except UnreadableDue as error:
-            reason, unreadable = f"its {table.due} can't be read: {error}", True
-    return Row(key, seen, due, reason or None, dict(zip(names, seen[3:], strict=True)), unreadable)
-
-
-def _names(cursor: sqlite3.Cursor) -> list[str]:
-    return [column[0] for column in cursor.description[3:]]
-
-
-def _is_key(key: object) -> bool:
-    return isinstance(key, int) or (isinstance(key, str) and key.encode("utf-8", "replace").decode() == key)
-
-
-def find(conn: sqlite3.Connection, table: Table, horizon: int) -> Found:
-    """Look for rows that may need something done; the user's index on the due column serves."""
-    found = Found([])
-    rows: dict[RowKey, Row] = {}
-    bad: dict[object, str] = {}
-    with _users_table(conn, table):
-        for condition, values in near(_column(table, table.due), table.format, horizon):
-            for row in _unhandled(conn, table, condition, values):
-                if row.unreadable or not _is_key(row.key):
-                    bad[row.key] = row.reason or "its id is no whole number or text"
-                elif row.due is not None and row.due <= horizon:
-                    rows[row.key] = row
-                if len(rows) >= _MOST:
-                    found.more = True
-                    break
-    found.unreadable = len(bad)
-    found.examples = [f"row {key!r}: {why}" for key, why in list(bad.items())[:_EXAMPLES]]
-    waiting = dict(fetch(conn, "source_live", origin=f"source:{table.source}", before=1 << 62))
-    for row in read_rows(conn, table, [key for key in waiting if key not in rows]):
-        if row.due != waiting[row.key]:
-            rows[row.key] = row
-    found.rows = list(rows.values())
-    return found
-
-
-def _unhandled(conn: sqlite3.Connection, table: Table, condition: str, values: dict[str, Any]) -> Iterator[Row]:
-    where = f"(\n{table.where}\n) AND " if table.where else ""
-    unhandled = _UNHANDLED.format(id=_column(table, table.id), due=_column(table, table.due))
-    statement = f"{_select(table)} WHERE {where}{condition} AND {unhandled}"
-    cursor = conn.execute(statement, {**values, "oncue_source": table.source})
-    names = _names(cursor)
-    for seen in cursor:
-        yield _row(table, names, seen)
-
-
-def read_rows(conn: sqlite3.Connection, table: Table, keys: Sequence[RowKey]) -> list[Row]:
-    """Return these rows as they are now, one for each key."""
-    found: dict[RowKey, Row] = {key: Row(key, None, None, "it is gone") for key in keys}
-    if not keys:
-        return []
-    with _users_table(conn, table):
-        statement = f"{_select(table)} WHERE {_column(table, table.id)} IN (SELECT value FROM json_each(:oncue_keys))"
-        cursor = conn.execute(statement, {"oncue_keys": as_json(keys)})
-        names = _names(cursor)
-        for seen in cursor:
-            if seen[0] in found:
-                found[seen[0]] = _row(table, names, seen)
-    return list(found.values())
 
 
 def apply(
@@ -392,18 +232,12 @@ def _save(
         return
     gone = "r.row_key NOT IN (SELECT value FROM json_each(:listed))"
     if table is not None:
-        gone = (
-            f"NOT EXISTS (SELECT 1 FROM {quoted(table.table)} WHERE {_column(table, table.id)} = r.row_key "
-            f"AND {_column(table, table.due)} IS r.raw)"
-        )
-    forget = (
-        "DELETE FROM oncue_source_row WHERE source = :source AND row_key IN (SELECT row_key FROM oncue_source_row AS r "
-        f"WHERE source = :source AND due < :before AND {gone} "
-        "AND NOT EXISTS (SELECT 1 FROM oncue_job AS j WHERE j.id = r.job) LIMIT :most)"
-    )
+        same = f"{column(table, table.id)} = r.row_key AND {column(table, table.due)} IS r.raw"
+        gone = f"NOT EXISTS (SELECT 1 FROM {quoted(table.table)} WHERE {same})"  # noqa: S608 - quoted names
+    forget = SQL["source_forget_gone"].replace("{gone}", gone)
     values = {"source": status.name, "before": forget_before, "listed": as_json(listed), "most": _FORGET}
     if table is None:
         conn.execute(forget, values)
         return
-    with _users_table(conn, table):
+    with users_table(conn, table):
         conn.execute(forget, values)

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from oncue.store.sources import SourceBroken, Table
+from oncue.store.sqlite.insert import SQL
 
 _PREFIX = "oncue_source:"
 
@@ -30,22 +31,19 @@ def definitions(table: Table) -> dict[str, str]:
 
     def note(row: str) -> str:
         # Not INSERT OR IGNORE: the clause of the statement that fires the trigger would override it.
-        return (
-            f"INSERT INTO oncue_source_change (source, row_key) SELECT {source}, {row}.{id} WHERE {row}.{id} IS NOT "
-            f"NULL AND NOT EXISTS (SELECT 1 FROM oncue_source_change WHERE source = {source} AND row_key = {row}.{id});"
-        )
+        return SQL["note_change"].replace("{id}", f"{row}.{id}").replace("{source}", source) + ";"
 
     # The condition may read any column; without one only these two matter.
     of = "" if table.where else f" OF {due}, {id}"
+    on = _quoted(table.table)
     events = {
-        "insert": f"AFTER INSERT ON {{on}} WHEN NEW.{due} IS NOT NULL BEGIN {note('NEW')} END",
-        "update": f"AFTER UPDATE{of} ON {{on}} WHEN NEW.{due} IS NOT NULL OR OLD.{due} IS NOT NULL "
+        "insert": f"AFTER INSERT ON {on} WHEN NEW.{due} IS NOT NULL BEGIN {note('NEW')} END",
+        "update": f"AFTER UPDATE{of} ON {on} WHEN NEW.{due} IS NOT NULL OR OLD.{due} IS NOT NULL "
         f"BEGIN {note('NEW')} {note('OLD')} END",
-        "delete": f"AFTER DELETE ON {{on}} WHEN OLD.{due} IS NOT NULL BEGIN {note('OLD')} END",
+        "delete": f"AFTER DELETE ON {on} WHEN OLD.{due} IS NOT NULL BEGIN {note('OLD')} END",
     }
     made = {}
-    for event, body in events.items():
-        text = body.replace("{on}", _quoted(table.table))
+    for event, text in events.items():
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         name = f"{_PREFIX}{table.source}:{event}:{digest}"
         made[name] = f"CREATE TRIGGER {_quoted(name)} {text}"
@@ -88,7 +86,9 @@ def install(conn: sqlite3.Connection, app: str, names: Sequence[str], wanted: Se
         try:
             conn.execute(text)
         except sqlite3.OperationalError as error:
-            raise SourceBroken(f"the trigger {name} can't be made ({error}). Views and virtual tables take none.") from error
+            raise SourceBroken(
+                f"the trigger {name} can't be made ({error}). Views and virtual tables take none."
+            ) from error
     gone = _undeclared(conn, app, names)
     for name in gone:
         conn.execute("DELETE FROM oncue_source WHERE name = ?", (name,))
