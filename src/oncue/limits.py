@@ -74,6 +74,11 @@ class Rules:
         return self.limit is not None or self.group_limit is not None or self.concurrency is not None
 
 
+def possible_caps(task: str, queue: str) -> tuple[str, ...]:
+    """Return the names of all caps that may bind a job, for one who doesn't know the application's policy."""
+    return (f"cap:task:{task}", f"cap:queue:{queue}")
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """All limits of an application, by task name and by queue name; what a claim must respect."""

@@ -10,6 +10,7 @@ import msgspec
 
 from oncue.errors import InvalidJob, UnknownJob
 from oncue.job import GROUP, KEY, Ack, Cancelled, Claimed, Rescued, decide
+from oncue.limits import possible_caps
 from oncue.store import WorkerRow
 from oncue.store.sqlite.claim import finish, write_acks
 from oncue.store.sqlite.insert import SQL, as_json, fetch, release, take_ids
@@ -111,7 +112,10 @@ def rescue(
         if reason is None:
             continue
         jobs = _claimed.decode(conn.execute(SQL["jobs_of_worker"], {"worker": worker.id}).fetchone()[0])
-        acks = [decide(job, Rescued(reason), now, job.claimed_at, retention=retention) for job in jobs]
+        acks = [
+            decide(job, Rescued(reason), now, job.claimed_at, "hold", retention, possible_caps(job.task, job.queue))
+            for job in jobs
+        ]
         if acks:
             write_acks(conn, worker.id, acks)
         conn.execute(SQL["drop_worker"], {"worker": worker.id})
