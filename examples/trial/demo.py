@@ -73,17 +73,13 @@ class Demo:
     def is_the_moment(self, report: Report) -> bool:
         """Halfway through, while messages are under way: the more, the later we may wait."""
         done = report.questions / self.expected
-        return done >= 0.4 and self.in_flight() >= (2 if done < 0.6 else 1)
-
-    def in_flight(self) -> int:
-        """Messages that a job has marked as ``sending`` and has heard nothing of."""
-        return int(self.stage.ask("SELECT count(*) FROM messages WHERE state = 'sending'")[0][0])
+        return done >= 0.4 and self.stage.in_flight() >= (2 if done < 0.6 else 1)
 
     def kill_worker(self) -> None:
         self.killed_us = time.time_ns() // 1000
         self.stage.kill("worker")
         self.look()
-        text = f"SIGKILL for the worker, {self.in_flight()} of its messages in flight"
+        text = f"SIGKILL for the worker, {self.stage.in_flight()} of its messages in flight"
         self.console.rule(f"[bold red]{text}", style="red")
 
     def restart_worker(self) -> None:

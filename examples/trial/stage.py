@@ -118,6 +118,18 @@ class Stage:
             conn.execute(sql, values)
         conn.close()
 
+    def in_flight(self) -> int:
+        """How many questions a job has marked as ``sending`` and has heard nothing of.
+
+        0 while a reminder is: one that is in doubt after a crash is given up, and then a person who waits for it
+        never gets to the end of the conversation, as intended.
+        """
+        counted = (
+            "SELECT total(id LIKE '%/question-%'), total(id LIKE '%/reminder-%') FROM messages WHERE state = 'sending'"
+        )
+        ((questions, reminders),) = self.ask(counted)
+        return 0 if reminders else int(questions)
+
     def until(self, true: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
         """Wait for something. Raises StageFailed where it doesn't come, or a process ends meanwhile."""
         end = time.monotonic() + seconds

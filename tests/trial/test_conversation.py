@@ -67,10 +67,9 @@ def test_conversations_survive_the_deaths_of_their_worker(stage: Stage) -> None:
     stage.start_worker()
     for person in people:
         stage.begin(person.name, person)
-    under_way = "SELECT count(*) FROM messages WHERE state = 'sending'"
     for sent in (5, 10, 15):
         stage.until(
-            lambda sent=sent: report(stage, 5).questions >= sent and stage.ask(under_way) > [(0,)],  # type: ignore[misc]
+            lambda sent=sent: report(stage, 5).questions >= sent and stage.in_flight() > 0,  # type: ignore[misc]
             "messages under way",
             30,
         )
