@@ -140,7 +140,7 @@ def write_acks(conn: sqlite3.Connection, worker: int, acks: Sequence[Ack]) -> li
         text = as_json(again)
         values = {"acks": text, "worker": worker}
         if conn.execute(SQL["record_attempts"], values).rowcount != len(again):
-            lost += fetch(conn, "lost_attempts", **values)
+            lost += fetch(conn, "lost_claims", **values)
         conn.execute(SQL["put_back"], values)
     names = [name for ack in acks if ack.release for name in ack.release if ack.id not in lost]
     if names:

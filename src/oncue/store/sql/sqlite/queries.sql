@@ -69,11 +69,6 @@ SELECT json_group_array(value->>0) FROM json_each(:acks) AS a
 WHERE NOT EXISTS (SELECT 1 FROM oncue_job AS j
                   WHERE j.id = a.value->>0 AND j.worker = :worker AND j.attempt = a.value->>1);
 
--- name: lost_attempts
-SELECT json_group_array(value->>0) FROM json_each(:acks) AS a
-WHERE NOT EXISTS (SELECT 1 FROM oncue_attempt AS t
-                  WHERE t.job = a.value->>0 AND t.attempt = a.value->>1 AND t.worker = :worker);
-
 -- name: release_heads
 UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL
 WHERE id IN (SELECT (SELECT id FROM oncue_job WHERE blocked_by = n.value ORDER BY scheduled_at, id LIMIT 1)
@@ -350,7 +345,7 @@ UPDATE oncue_counter SET value = value WHERE name = 'schema';
 
 -- name: hold_due
 UPDATE oncue_job SET eligible_at = NULL, blocked_by = 'restore', state = 'scheduled', worker = NULL, holds = 0
-WHERE eligible_at <= :now OR eligible_at IS NULL OR state = 'running';
+WHERE scheduled_at <= :now OR state = 'running';
 
 -- name: release_held
 UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL WHERE blocked_by = 'restore';
