@@ -59,8 +59,8 @@ class Bench:
     def now(self) -> int:
         return self.clock.now()
 
-    async def worker(self, name: str = "w", lease: int = LEASE) -> int:
-        row = WorkerRow(0, name, "elsewhere", 1, None, self.now, self.now, self.now + lease)
+    async def worker(self, name: str = "w", lease: int = LEASE, host: str = "elsewhere") -> int:
+        row = WorkerRow(0, name, host, 1, None, self.now, self.now, self.now + lease)
         id, self.lives[id] = await self.store.register(row)
         return id
 
