@@ -113,9 +113,11 @@ async def send_reminder(ctx: JobContext, trial_id: str, question_index: int) -> 
 app.source(
     table="free_trials",
     key="question-{id}",
+    group="trial-{id}",
     due="next_question_scheduled_for",
     where="status = 'active'",
     task=send_question,
+    trigger=True,
 )
 
 

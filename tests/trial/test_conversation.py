@@ -102,7 +102,7 @@ def test_a_trial_that_is_only_a_row_is_found_by_the_source(stage: Stage) -> None
         ANA.wa_id,
         now,
     )
-    stage.until(lambda: report(stage, 1).questions == 1, "the first question", 60)
+    stage.until(lambda: report(stage, 1).questions == 1, "the first question", 30)
 
 
 @pytest.mark.parametrize("stage", [{"TRIAL_RECONCILE_FOR": "0.5", "TRIAL_REMINDER_AFTER": "7200"}], indirect=True)
