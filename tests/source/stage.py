@@ -1,4 +1,4 @@
-"""What the tests of sources stand on: a clock that they move, a table of trials, and the real roles one step at a time."""
+"""What the tests of sources stand on: a clock that they move, a table of trials, the real roles one step at a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from oncue import OnCue, Retry
 from oncue.clock import SECOND, from_us
 from oncue.drain import Drain
+from oncue.job import State
 from oncue.service import Service
 
 START = 1_790_000_000 * SECOND
@@ -78,8 +79,8 @@ class Stage:
     def put(self, id: int, due: Any, status: str = "active") -> None:
         """Insert a row, or change it."""
         self.db.execute(
-            "INSERT INTO free_trials (id, status, next_question_scheduled_for) VALUES (?, ?, ?) ON CONFLICT (id) "
-            "DO UPDATE SET status = excluded.status, next_question_scheduled_for = excluded.next_question_scheduled_for",
+            "INSERT INTO free_trials (id, status, next_question_scheduled_for) VALUES (?1, ?2, ?3) ON CONFLICT (id) "
+            "DO UPDATE SET status = ?2, next_question_scheduled_for = ?3",
             (id, status, due),
         )
 
@@ -109,6 +110,6 @@ class Stage:
             service.runner.close()
         return drain
 
-    async def jobs(self, *states: str) -> list[Any]:
+    async def jobs(self, *states: State) -> list[Any]:
         """Jobs, oldest first."""
         return sorted(await self.app.jobs.list(state=states), key=lambda job: job.id)

@@ -272,6 +272,18 @@ async def test_scheduling_after_the_sweep_folds_into_the_rows_job(stage: Stage) 
     assert stage.ran == [5]
 
 
+async def test_a_job_that_the_application_replaces_is_its_own_from_then_on(stage: Stage) -> None:
+    stage.declare()
+    stage.put(5, stage.at(30))
+    await stage.sweep()
+    await stage.app.schedule(stage.task.call(6), delay=30, key="question-5", on_conflict="replace")
+    await stage.sweep()
+    stage.db.execute("DELETE FROM free_trials")
+    stage.clock.move(30)
+    await stage.work()
+    assert stage.ran == [6], "it is not read again when it starts"
+
+
 async def test_what_the_application_cancels_stays_cancelled_for_that_due_time(stage: Stage) -> None:
     stage.declare()
     stage.put(5, stage.at(30))
@@ -401,7 +413,7 @@ async def test_a_worker_that_died_before_its_ack_leaves_nothing_handled_that_was
     worker = service.worker
     assert worker is not None
     await worker.start()
-    worker._begin_some = lambda: None  # type: ignore[method-assign, attr-defined]
+    worker._begin_some = lambda: None  # type: ignore[attr-defined]
     guard = stage.app.sources.guards()["source:free_trials"]
     [job] = (await worker.run_once()).jobs
     assert "no longer matches" in str(await guard(job))

@@ -79,14 +79,14 @@ def near(column: str, format: DueFormat, horizon: int) -> Iterator[tuple[str, di
     whole of it.
     """
     if format in UNITS:
-        yield f"{column} <= :oncue_n", {"oncue_n": horizon // UNITS[format]}
+        yield f"{column} <= :oncue_n", {"oncue_n": horizon // UNITS[format] + 1}
         yield f"{column} >= ''", {}
         return
     if format == "iso":
         yield f"{column} < ''", {}
     else:
-        yield f"{column} <= :oncue_n", {"oncue_n": horizon // SECOND}
-        size = {"oncue_low": _MILLISECONDS_FROM, "oncue_n": horizon // 1_000}
+        yield f"{column} <= :oncue_n", {"oncue_n": horizon // SECOND + 1}
+        size = {"oncue_low": _MILLISECONDS_FROM, "oncue_n": horizon // 1_000 + 1}
         yield f"{column} >= :oncue_low AND {column} <= :oncue_n", size
         yield f"{column} >= :oncue_low AND {column} <= :oncue_n", {"oncue_low": _MICROSECONDS_FROM, "oncue_n": horizon}
     # Text sorts by its local time: two days more than asked for cover every zone, then the instant itself decides.

@@ -20,7 +20,8 @@ SELECT json_group_array(json_array(id, key, started, scheduled_at, created_at, g
 UPDATE oncue_job
 SET task = j.value->>1, args = j.value->>2, queue = j.value->>3, priority = j.value->>4, scheduled_at = j.value->>5,
     eligible_at = j.value->>5, max_attempts = j.value->>6, group_name = j.value->>9, max_late = j.value->>10,
-    when_late = j.value->>11, metadata = j.value->>12, blocked_by = NULL
+    when_late = j.value->>11, metadata = j.value->>12, blocked_by = NULL, origin = j.value->>13,
+    origin_ref = j.value->>14
 FROM json_each(:jobs) AS j
 WHERE oncue_job.id = j.value->>0 AND attempt = 0;
 
