@@ -151,9 +151,6 @@ class ConnectionThread:
     def _transaction(self, conn: sqlite3.Connection, operations: list[Callable[[Any], Any]]) -> list[Outcome]:
         results: list[Outcome] = []
         try:
-            if operations == [data_version]:
-                # Needs no lock, so it must not wait for one.
-                return [(data_version(conn), None)]
             conn.execute(self._begin)
             for operation in operations:
                 results.append(_guarded(conn, operation, alone=len(operations) == 1))  # noqa: PERF401 - kept on error
@@ -169,7 +166,11 @@ class ConnectionThread:
 
 
 def data_version(conn: sqlite3.Connection) -> int:
-    """Return a number that changes when another connection has committed to the file."""
+    """Return a number that changes when another connection has committed to the file.
+
+    To be asked with the write lock: a commit writes to the log, which wakes us, before others can see it. Without the
+    lock the answer would be "nothing new" for a job that is there a moment later, and nothing would wake us again.
+    """
     return int(conn.execute("PRAGMA data_version").fetchone()[0])
 
 
