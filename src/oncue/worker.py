@@ -7,24 +7,21 @@ import logging
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from oncue.clock import SECOND, Clock
 from oncue.errors import StoreError
 from oncue.heartbeat import Heartbeat
-from oncue.job import Ack, Claimed, Snoozed
-from oncue.runner import Run, Runner
+from oncue.job import Ack, Claimed
+from oncue.places import Places
+from oncue.runner import Runner
 from oncue.store import Claim, Claims, Store, WorkerRow
 from oncue.store.lock import LifeLock
 from oncue.wake import Wake
 
 log = logging.getLogger("oncue.worker")
 _LONGEST_SLEEP = 60 * SECOND
-_PART = 50
-_PACE_OVER = 20_000
-_MOST_SPARE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +67,12 @@ class Worker:
         self._retention, self._plan, self._changed, self._settled = retention, plan, changed, settled
         self._lease = int(options.lease * SECOND)
         self._ahead = int(min(options.look_ahead, 0.02) * SECOND)
-        self._batch = max(1, options.concurrency // 2)
-        self._worthwhile = max(1, options.concurrency // 4)
-        self._measured_at = 0
-        self._pace = 0.0
-        self._spare = 0
-        self._begun = 0
-        self._beginning = False
-        self._runs: dict[int, Run] = {}
-        self._ready: deque[Run] = deque()
-        self._loop = asyncio.get_running_loop()
-        self._acks: list[tuple[Claimed, Ack]] = []
         self._signal = asyncio.Event()
+        self.places = Places(runner, clock, options.concurrency, self._ahead, options.ack_delay, self._signal.set)
+        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._ack_timer: asyncio.TimerHandle | None = None
-        self._spare_timer: asyncio.TimerHandle | None = None
         self._armed: int | None = None
+        self._hinted: int | None = None
         self._changed_elsewhere = False
         self._life: LifeLock | None = None
         self._heart: Heartbeat | None = None
@@ -94,7 +81,7 @@ class Worker:
     @property
     def running(self) -> int:
         """Jobs that this worker holds now."""
-        return len(self._runs)
+        return len(self.places.runs)
 
     async def start(self) -> None:
         """Register, and take over at once from workers whose death is proved."""
@@ -141,37 +128,21 @@ class Worker:
 
     async def _turn(self) -> bool:
         """Do one round; tell whether the next should follow without waiting."""
-        if self._changed_elsewhere and not self._acks and not self._due():
+        if self._changed_elsewhere and not self.places.acks and not self._due():
             self._changed_elsewhere = False
             if not await self.store.changed_elsewhere():
                 return False
         found = await self.run_once()
-        # A trickle of free places waits for the next outcomes, so that claims stay batches.
-        return found.more and self._room() >= self._worthwhile and not found.lease_lost
-
-    def _room(self) -> int:
-        return self.options.concurrency + self._spare - len(self._runs)
-
-    def _measure(self, now: int, done: int) -> None:
-        """Set how much may be claimed beyond the running jobs: what the present pace starts within the look-ahead."""
-        passed = max(1, now - self._measured_at)
-        self._measured_at = now
-        pace = done / passed
-        self._pace = pace if passed > SECOND else self._pace + (pace - self._pace) * min(1.0, passed / _PACE_OVER)
-        self._spare = min(_MOST_SPARE, int(self._pace * self._ahead))
+        return found.more and self.places.worthwhile and not found.lease_lost
 
     def _due(self) -> bool:
         return self._armed is None or self._armed <= self.clock.now()
 
     async def run_once(self) -> Claims:
         """Hand in what is finished, claim what is due, and arm the timer for what comes next."""
-        entries, self._acks = self._acks, []
-        if self._ack_timer is not None:
-            self._ack_timer.cancel()
-            self._ack_timer = None
         now = self.clock.now()
-        self._measure(now, len(entries))
-        room = 0 if self._stopping else self._room()
+        entries = self.places.hand_in(now)
+        room = 0 if self._stopping else self.places.room
         request = Claim(
             self.id,
             now,
@@ -183,17 +154,14 @@ class Worker:
             retention=self._retention,
             policy=self.runner.policy,
         )
-        self._changed_elsewhere = False
+        self._changed_elsewhere, self._hinted = False, None
         try:
             found = await self.store.claim(request)
         except BaseException:
-            self._acks = entries + self._acks
+            self.places.acks[:0] = entries
             raise
         self._after_acks(entries, found)
-        for job in found.jobs:
-            self._runs[job.id] = run = Run(job)
-            self._ready.append(run)
-        self._begin_some()
+        self.places.take(found.jobs)
         await self._follow(found)
         return found
 
@@ -210,7 +178,7 @@ class Worker:
             elif self._settled is not None:
                 self._settled(job, ack)
         for id in found.cancel:
-            if (run := self._runs.get(id)) is not None:
+            if (run := self.places.runs.get(id)) is not None:
                 run.stop("cancelled")
         if found.lease_lost:
             self._lease_is_lost(self.id)
@@ -219,7 +187,7 @@ class Worker:
         """Do what the claim showed to be needed, and arm the timer."""
         now = self.clock.now()
         if self._heart is not None:
-            self._heart.active(self.id if self._runs else 0)
+            self._heart.active(self.id if self.places.runs else 0)
         if self.id == 0 and not self._stopping:
             await self._register()
             self._signal.set()
@@ -229,11 +197,18 @@ class Worker:
         if found.next_fire is not None and found.next_fire <= now + self._ahead and self._plan is not None:
             await self._plan(now + self._ahead)
             self._signal.set()
-        if found.changed and self._changed is not None:
-            await self._changed()
         times = [now + _LONGEST_SLEEP]
-        if found.next_eligible is not None and len(self._runs) < self.options.concurrency:
+        if found.changed and self._changed is not None and await self._changed():
+            # Not the signal alone: the write just heard would be taken for no reason to look.
+            times.append(now)
+        if found.lease_lost:
+            # Not the signal alone here either: nothing was looked for under the new id yet.
+            times.append(now)
+        if found.next_eligible is not None and self.places.room > 0:
             times.append(found.next_eligible - self._ahead)
+        if self._hinted is not None:
+            # Heard while the claim was under way, which may have been too early to see it.
+            times.append(self._hinted - self._ahead)
         if found.others_until is not None:
             times.append(found.others_until + 1)
         if found.next_fire is not None:
@@ -259,69 +234,10 @@ class Worker:
         if due is None:
             self._changed_elsewhere = True
             self._signal.set()
-        elif self._armed is None or due - self._ahead < self._armed:
-            self._arm(due - self._ahead)
-
-    def _begin_some(self) -> None:
-        """Start a part of what was claimed; between parts the loop can hand in outcomes and take the next batch."""
-        self._beginning = False
-        part = min(_PART, len(self._ready), self.options.concurrency - self._begun)
-        for _ in range(part):
-            run = self._ready.popleft()
-            self._begun += 1
-            run.task = asyncio.Task(self._perform(run), loop=self._loop)
-        if self._ready and part == _PART:
-            self._begin_more()
-        elif self._ready and self._spare_timer is None:
-            self._spare_timer = self._loop.call_later(self._ahead / SECOND, self._give_spare_back)
-
-    def _begin_more(self) -> None:
-        if not self._beginning and self._ready:
-            self._beginning = True
-            self._loop.call_soon(self._begin_some)
-
-    def _give_spare_back(self) -> None:
-        """Give back what was claimed beyond the running jobs where these turned out to be slow."""
-        self._spare_timer = None
-        late = self.clock.now() - 2 * self._ahead
-        while self._ready and self._ready[0].job.claimed_at < late:
-            self._give_back(self._ready.popleft(), "every place of the worker stayed busy")
-        if self._ready:
-            self._spare_timer = self._loop.call_later(self._ahead / SECOND, self._give_spare_back)
-
-    def _give_back(self, run: Run, reason: str) -> None:
-        self._begun += 1
-        self._finished(run, self.runner.settle(run, Snoozed(0, f"given back: {reason}", released=True)))
-
-    async def _perform(self, run: Run) -> None:
-        due, now = run.job.start_at, 0
-        run.entered = True
-        try:
-            # Timers may fire up to a millisecond before their time: ask the clock again.
-            while (now := self.clock.now()) < due and not run.why:  # noqa: ASYNC110 - time is no event
-                await asyncio.sleep((due - now) / SECOND)
-        except asyncio.CancelledError:
-            if not run.why:
-                raise
-        self._finished(run, await self.runner.run(run, now))
-
-    def _finished(self, run: Run, ack: Ack) -> None:
-        self._begun -= 1
-        self._begin_more()
-        if self._runs.get(run.job.id) is not run:
-            log.warning(
-                "job %s attempt %s ended (%s) when it was no longer this worker's",
-                run.job.id,
-                run.job.attempt,
-                ack.outcome,
-            )
             return
-        del self._runs[run.job.id]
-        self._acks.append((run.job, ack))
-        if not self._runs or len(self._acks) >= self._batch:
-            self._signal.set()
-        elif self._ack_timer is None:
-            self._ack_timer = self._loop.call_later(self.options.ack_delay, self._signal.set)
+        self._hinted = due if self._hinted is None else min(self._hinted, due)
+        if self._armed is None or due - self._ahead < self._armed:
+            self._arm(due - self._ahead)
 
     def _lease_is_lost(self, worker: int) -> None:
         if worker != self.id:
@@ -329,14 +245,10 @@ class Worker:
         log.error(
             "worker %s lost its lease: its %d jobs were taken back; it goes on under a new id",
             self.name,
-            len(self._runs),
+            len(self.places.runs),
         )
         self.id = 0
-        self._acks.clear()
-        for run in self._runs.values():
-            run.stop("lease lost")
-        self._runs.clear()
-        self._ready.clear()
+        self.places.lose()
         if self._life is not None:
             self._life.release()
             self._life = None
@@ -345,22 +257,13 @@ class Worker:
     async def stop(self) -> None:
         """End: let running jobs finish within the grace, stop the others and give them back, then sign off."""
         self._stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
-        while self._ready:
-            self._give_back(self._ready.popleft(), "shutdown")
-        for run in list(self._runs.values()):
-            if not run.started_at:
-                run.stop("shutdown")
+        self.places.give_waiting_back()
         await self._drain(self.options.grace)
-        for run in list(self._runs.values()):
-            run.stop("shutdown")
+        self.places.stop_all("shutdown")
         await self._drain(self.options.grace)
-        for run in list(self._runs.values()):
-            log.error("job %s does not end at shutdown; it is given back while its handler may still run", run.job.id)
-            self._give_back(run, "shutdown")
+        self.places.give_up()
         try:
-            if self._acks and self.id:
+            if self.places.acks and self.id:
                 await self.run_once()
             if self.id:
                 await self.store.unregister(self.id)
@@ -370,18 +273,13 @@ class Worker:
             await self._heart.close()
         if self._timer is not None:
             self._timer.cancel()
-        if self._spare_timer is not None:
-            self._spare_timer.cancel()
+        self.places.close()
         if self._life is not None:
             self._life.release()
 
     async def _drain(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while self._runs and time.monotonic() < end:
-            tasks = {run.task for run in self._runs.values() if run.task is not None}
-            if not tasks:
-                await asyncio.sleep(0)
-                continue
-            await asyncio.wait(tasks, timeout=max(0.0, end - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
-            if self._acks and self.id:
+        while self.places.runs and (left := end - time.monotonic()) > 0:
+            await self.places.next_end(left)
+            if self.places.acks and self.id:
                 await self.run_once()
