@@ -119,10 +119,6 @@ class SqliteStore:
     async def changed_elsewhere(self) -> bool:
         """Tell whether another connection has written to the file since this was asked last."""
         version = await self.write(data_version)
-        if version == self._version:
-            # A commit is heard when its pages are written and seen only after they are synced, which may take
-            # milliseconds: the write lock is free once that is through.
-            version = await self.write(lambda conn: data_version(conn))  # noqa: PLW0108 - not the one that takes no lock
         changed, self._version = version != self._version, version
         return changed
 
