@@ -60,6 +60,8 @@ class JobHandle(Generic[R]):
                     if row.state in FINAL:
                         break
                     await changed.wait()
+                    # A commit is heard as it is written, before it can be read: this waits for its end.
+                    await self._app.store.write(lambda _: None)
         except TimeoutError:
             raise ResultTimeout(f"Job {self.id} was not final after {timeout:g} s; it goes on.") from None
         finally:
