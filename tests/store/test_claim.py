@@ -174,3 +174,14 @@ async def test_a_snooze_uses_up_no_attempt(bench: Bench) -> None:
     await bench.done(worker, got, Failed("E", delay=0))
     view = await bench.get(id)
     assert (view.state, view.attempt, view.snoozes, view.reason) == ("discarded", 7, 5, "all 2 attempts failed")
+
+
+async def test_blocked_jobs_in_front_neither_end_a_claim_nor_let_lower_priorities_pass(bench: Bench) -> None:
+    worker = await bench.worker()
+    await bench.add(job(-9, group="g"))
+    await bench.claim(worker)
+    await bench.add(*[job(-5, group="g") for _ in range(10)])
+    first, second, lower = await bench.add(job(-1), job(-1), job(-9, priority=1))
+    found = await bench.ask(worker, count=2)
+    assert [one.id for one in found.jobs] == [first, second]
+    assert await bench.ids(worker, count=2) == [lower]

@@ -57,12 +57,15 @@ def _claim_lanes(conn: sqlite3.Connection, request: Claim, lanes: list[Any], fou
     later: list[int] = []
     # Lower priority numbers first; among equals the lane whose first job has waited longest.
     for queue, priority, eligible in sorted(lanes, key=lambda lane: (lane[1], lane[2])):
-        free = request.count - len(found.jobs)
+        full = eligible <= request.until
+        # Candidates that are blocked get parked: the next ones of their lane come before any other lane.
+        while full and (free := request.count - len(found.jobs)) > 0:
+            full = _claim_lane(conn, request, queue, priority, free, found)
         if eligible > request.until:
             later.append(eligible)
-        elif free <= 0:
+        elif full:
             found.more = True
-        elif not _claim_lane(conn, request, queue, priority, free, found):
+        else:
             values = {"queue": queue, "priority": priority, "except": as_json(request.unknown)}
             after = conn.execute(SQL["next_in_lane"], values).fetchone()
             if after is not None:
@@ -86,9 +89,7 @@ def _claim_lane(conn: sqlite3.Connection, request: Claim, queue: str, priority: 
         ids = encode([job.id for job in choice.take]).decode()
         conn.execute(SQL["claim_jobs"], {"worker": request.worker, "now": request.now, "ids": ids})
         found.jobs += choice.take
-    full = len(jobs) == free
-    found.more = found.more or full
-    return full
+    return len(jobs) == free
 
 
 def _facts(conn: sqlite3.Connection, jobs: Sequence[Claimed], policy: Policy) -> Facts:
