@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from oncue.clock import Clock
-from oncue.errors import StoreError
 from oncue.job import Ack, Claimed
+from oncue.places import Places
 from oncue.runner import Runner
 from oncue.store import Claims, Store
 from oncue.wake import Wake
@@ -34,6 +34,23 @@ class Drained:
     next_due: datetime | None
 
 
+class _Bounded(Places):
+    """Places that only ``left`` more jobs may take; None for as many as come."""
+
+    left: int | None = None
+
+    @property
+    def room(self) -> int:
+        """How many more jobs may be claimed."""
+        return super().room if self.left is None else min(super().room, self.left)
+
+    def take(self, jobs: Sequence[Claimed]) -> None:
+        """Give claimed jobs a place."""
+        if self.left is not None:
+            self.left -= len(jobs)
+        super().take(jobs)
+
+
 class Drain(Worker):
     """Works until nothing is due or running, ``limit`` jobs were claimed, or its time is over."""
 
@@ -54,16 +71,17 @@ class Drain(Worker):
         # Only what is due: a job claimed ahead of its time would be waited for.
         options = replace(options, look_ahead=0.0)
         super().__init__(
-            store, wake, clock, runner, options, retention=retention, plan=plan, changed=changed, settled=self._count
+            store, wake, clock, runner, options, retention=retention, plan=plan, changed=changed, settled=settled
         )
-        self._tell, self._left, self._most = settled, limit, options.concurrency
-        self._limit_to_what_is_left()
+        self.places = self._bounded = _Bounded(
+            runner, clock, options.concurrency, self._ahead, options.ack_delay, self._signal.set
+        )
+        self._bounded.left = limit
         self._over = asyncio.Event()
-        self._mine: set[tuple[int, int]] = set()
         self._outcomes: Counter[str] = Counter()
         self._looked_at_changes = False
         self._failing_since: float | None = None
-        self._failure: StoreError | None = None
+        self._failure: Exception | None = None
 
     @property
     def ran(self) -> int:
@@ -83,8 +101,8 @@ class Drain(Worker):
     async def drain(self, seconds: float | None) -> None:
         """Work for up to ``seconds``; jobs that still run then have the grace, and are given back.
 
-        Raises a StoreError where the store failed at the end, so that outcomes may be unrecorded: their jobs run
-        again once this life's lease is over.
+        Raises what the last round trip failed with, a StoreError as a rule: outcomes may then be unrecorded, and
+        their jobs run again once this life's lease is over.
         """
         timer = None
         if seconds is not None and seconds <= 0:
@@ -103,39 +121,28 @@ class Drain(Worker):
         """Do one round trip, and see whether there is any more to do."""
         try:
             found = await super().run_once()
-        except StoreError as error:
+        except Exception as error:
             self._note_failure(error)
             raise
         self._failing_since = self._failure = None
-        self._mine.update((job.id, job.attempt) for job in found.jobs)
-        self._outcomes["skipped"] += found.skipped
-        if self._left is not None:
-            self._left -= len(found.jobs)
-            self._limit_to_what_is_left()
-        idle = not self._runs and not self._acks
-        if idle and (self._left == 0 or not self._more(found)):
-            self._over.set()
+        if not self.places.runs and not self.places.acks:
+            if self._bounded.left != 0 and self._more(found):
+                self._arm(self.clock.now())
+            else:
+                self._over.set()
         return found
 
-    def _limit_to_what_is_left(self) -> None:
-        if self._left is not None:
-            most = min(self._most, len(self._runs) + self._left)
-            self.options = replace(self.options, concurrency=most)
-
     def _more(self, found: Claims) -> bool:
+        """Tell whether another round would find anything to do now."""
         now = self.clock.now()
-        if found.changed and not self._looked_at_changes:
-            # The changed rows were reconciled just now: see once whether that made jobs.
-            self._looked_at_changes = True
-            self._signal.set()
-            return True
+        # Changed rows were reconciled just now: that they made due jobs shows in the next round.
+        changed = found.changed and not self._looked_at_changes
         self._looked_at_changes = found.changed
-        # The worker acts on each of these by itself, and then looks again at once.
         due = any(moment is not None and moment <= now for moment in (found.next_eligible, found.next_fire))
         dead = found.others_until is not None and found.others_until < now
-        return found.more or found.lease_lost or due or dead
+        return found.more or found.lease_lost or changed or due or dead
 
-    def _note_failure(self, error: StoreError) -> None:
+    def _note_failure(self, error: Exception) -> None:
         self._failure = error
         if self._failing_since is None:
             self._failing_since = time.monotonic()
@@ -143,8 +150,8 @@ class Drain(Worker):
             # By now others may take these jobs: whoever called is better told.
             self._over.set()
 
-    def _count(self, job: Claimed, ack: Ack) -> None:
-        if (job.id, job.attempt) in self._mine:
-            self._mine.discard((job.id, job.attempt))
-            self._outcomes[ack.outcome] += 1
-        self._tell(job, ack)
+    def _after_acks(self, entries: list[tuple[Claimed, Ack]], found: Claims) -> None:
+        lost = set(found.lost)
+        self._outcomes.update(ack.outcome for job, ack in entries if job.id not in lost)
+        self._outcomes["skipped"] += found.skipped
+        super()._after_acks(entries, found)
