@@ -1,0 +1,95 @@
+"""The command line of a peer's program: ``python -m bench.peers.NAME OPERATION [JSON]``.
+
+A peer runs in its own interpreter with its own packages, so the runner speaks to it by processes:
+one JSON object as argument, one JSON value printed as the last line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from sqlite3 import dbapi2
+from typing import Any, Protocol
+
+WORK = Path(os.environ.get("BENCH_DIR", "."))
+REDIS_URL = os.environ.get("BENCH_REDIS_URL", "")
+CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "0"))  # 0: the peer's default
+
+
+class Peer(Protocol):
+    """What each peer's file offers. Times are seconds since the epoch, durations seconds."""
+
+    def prepare(self) -> None:
+        """Make the store ready, so that no measured step creates tables."""
+
+    def enqueue_at(self, dues: Sequence[float]) -> None:
+        """Schedule no-op job i for dues[i], by single calls as a program would."""
+
+    def enqueue_many(self, count: int, due: float, kind: str) -> None:
+        """Schedule ``count`` jobs of kind ``noop`` or ``sleep``, by the peer's bulk call if it has one."""
+
+    def worker_command(self) -> list[str]:
+        """The command that starts one worker process with default settings."""
+
+    def results(self) -> dict[str, int | None]:
+        """How many jobs the store holds: ``left`` (waiting or running) and ``completed``."""
+
+
+def trace_sqlite() -> None:
+    """Write every SQL statement with its time to BENCH_TRACE, if set. Call it before connecting."""
+    path = os.environ.get("BENCH_TRACE")
+    if not path:
+        return
+    out = Path(path).open("a", buffering=1, encoding="utf-8")  # noqa: SIM115 - lives as long as the process
+    real: Callable[..., sqlite3.Connection] = sqlite3.connect
+
+    def note(statement: str) -> None:
+        out.write(f"{time.time():.3f}\t{' '.join(statement.split())}\n")
+
+    def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection = real(*args, **kwargs)
+        connection.set_trace_callback(note)
+        return connection
+
+    sqlite3.connect = connect  # type: ignore[assignment]
+    dbapi2.connect = connect  # type: ignore[assignment]
+
+
+def _timed(action: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    value = action()
+    return time.perf_counter() - start, value
+
+
+def run(peer: Peer) -> None:
+    """Carry out the operation named on the command line and print its answer."""
+    operation = sys.argv[1]
+    options = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+    answer: Any = None
+    if operation == "prepare":
+        peer.prepare()
+    elif operation == "enqueue_at":
+        base, first, last = time.time(), options["first"], options["last"]
+        step = (last - first) / max(1, options["count"] - 1)
+        dues = [round(base + first + i * step, 3) for i in range(options["count"])]
+        answer = _timed(lambda: peer.enqueue_at(dues))[0]
+    elif operation == "enqueue_single":
+        far = time.time() + options["delay"]
+        answer = []
+        for _ in range(options["rounds"]):
+            answer.append(_timed(lambda: peer.enqueue_at([far] * options["count"]))[0])
+    elif operation == "enqueue_many":
+        due = time.time() + options["delay"]
+        answer = {"seconds": _timed(lambda: peer.enqueue_many(options["count"], due, options["kind"]))[0]}
+    elif operation == "worker_command":
+        answer = peer.worker_command()
+    elif operation == "results":
+        answer = peer.results()
+    else:
+        raise SystemExit(f"unknown operation {operation!r}")
+    print(json.dumps(answer))

@@ -1,0 +1,212 @@
+"""The table: every figure with its spread over the runs, and OnCue's ratio to each peer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from bench.peers import PEERS
+from bench.targets import far_rows, target_rows
+
+Runs = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All that one run found; ``figures`` by work, then by peer, one entry a run."""
+
+    machine: dict[str, str]
+    seconds: float
+    quick: bool
+    far: int
+    sizes: dict[str, Any]
+    bounds: dict[str, list[float]]
+    figures: dict[str, dict[str, list[dict[str, Any]]]]
+    problems: dict[str, list[str]]
+    notes: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, every single run included."""
+        return asdict(self)
+
+
+def markdown(result: Result) -> str:
+    """The whole table as Markdown."""
+    parts = [_head(result)]
+    parts += [_bounds(result)] if result.bounds else []
+    for work, section in _SECTIONS.items():
+        if result.figures.get(work):
+            parts.append(section(result))
+    parts += [_section("## With far jobs pending", ["figure", "without", "with", "ratio"], far_rows(result.figures))]
+    parts += [_section("## OnCue against its aims", ["aim", "bar", "found", "met"], target_rows(result.figures))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return f"{title}\n\n{_table(head, rows)}" if rows else ""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Median, and the smallest and largest where there are several."""
+    if not values:
+        return "-"
+    text = _number(median(values))
+    return f"{text} ({_number(min(values))}-{_number(max(values))})" if len(values) > 1 else text
+
+
+def _values(runs: Runs, key: str) -> list[float]:
+    return [run[key] for run in runs if run.get(key) is not None]
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float], *, less_is_better: bool) -> str:
+    if not ours or not theirs or median(ours) <= 0 or median(theirs) <= 0:
+        return "-"
+    factor = median(theirs) / median(ours) if less_is_better else median(ours) / median(theirs)
+    return f"{_number(factor)} x"
+
+
+def _head(result: Result) -> str:
+    lines = ["# OnCue and its peers, in one run", ""]
+    if result.quick:
+        lines += [
+            f"**QUICK RUN: {result.sizes['runs']} run, smaller sizes, idle for {result.sizes['idle_s']:.0f} s.**",
+            "",
+        ]
+    lines += [f"- {name}: {value}" for name, value in result.machine.items()]
+    lines += [
+        f"- the run took {result.seconds / 60:.0f} min",
+        f"- figures are the median of {result.sizes['runs']} runs (smallest-largest)",
+    ]
+    lines += ["- only ratios within this one run count; what is comparable and what isn't: bench/README.md"]
+    lines += [f"- {name}: {note}" for name, note in result.notes.items()]
+    for label, texts in result.problems.items():
+        for text in texts:
+            lines.append(f"- **{label}: {text.splitlines()[0]}**")
+    return "\n".join(lines)
+
+
+def _bounds(result: Result) -> str:
+    rows = [[name, _spread(values)] for name, values in result.bounds.items()]
+    return "## What the machine can do (SQLite: WAL, synchronous=FULL)\n\n" + _table(["bound", "found"], rows)
+
+
+def _lateness(result: Result) -> str:
+    found = result.figures["lateness"]
+    ours = _values(found.get("oncue", []), "p99")
+    rows = []
+    for label, runs in found.items():
+        cells = [label, *(_spread(_values(runs, key)) for key in ("p50", "p99", "max"))]
+        cells += [str(int(sum(_values(runs, key)))) for key in ("early", "missing", "doubled")]
+        rows.append([*cells, _ratio(ours, _values(runs, "p99"), less_is_better=True)])
+    head = ["who", "p50 ms", "p99 ms", "max ms", "early", "missing", "doubled", "its p99 / OnCue's"]
+    return f"## Lateness of {result.sizes['late_jobs']:,} jobs due over 2-10 s\n\n" + _table(head, rows)
+
+
+def less_start_up(figures: dict[str, dict[str, list[dict[str, Any]]]], label: str, jobs: int) -> list[float]:
+    """Jobs/s from starting the process to the last handler's end, less the time to a first job."""
+    starts = _values(figures.get("start", {}).get(label, []), "seconds")
+    if not starts:
+        return []
+    return [
+        jobs / (run["seconds"] - median(starts)) for run in figures["drain"][label] if run["seconds"] > median(starts)
+    ]
+
+
+def _drain(result: Result) -> str:
+    found, jobs = result.figures["drain"], result.sizes["drain_jobs"]
+    ours = _values(found.get("oncue", []), "per_s")
+    rows = []
+    for label, runs in found.items():
+        cells = [label, _spread(_values(runs, "per_s")), _spread(less_start_up(result.figures, label, jobs))]
+        cells += [_spread(_values(result.figures.get("start", {}).get(label, []), "seconds"))]
+        cells += [
+            _number(max(_values(runs, "memory_mb"))),
+            f"{int(sum(_values(runs, 'missing')))} / {int(sum(_values(runs, 'doubled')))}",
+        ]
+        kept = _values(runs, "completed")
+        cells += [f"{int(kept[-1]):,}" if kept else "none", _ratio(ours, _values(runs, "per_s"), less_is_better=False)]
+        rows.append(cells)
+    head = [
+        "who",
+        "jobs/s",
+        "jobs/s less start-up",
+        "start-up s",
+        "peak MB",
+        "missing / doubled",
+        "history kept",
+        "OnCue's rate / its",
+    ]
+    return f"## Drain: {jobs:,} no-op jobs, due before the worker starts\n\n" + _table(head, rows)
+
+
+def _enqueue(result: Result) -> str:
+    found = result.figures["enqueue"]
+    ours = {key: _values(found.get("oncue", []), key) for key in ("single_per_s", "bulk_per_s")}
+    rows = []
+    for label, runs in found.items():
+        single, bulk = _values(runs, "single_per_s"), _values(runs, "bulk_per_s")
+        how = PEERS[label.split(" ")[0]].singles
+        ratios = [
+            _ratio(ours["single_per_s"], single, less_is_better=False),
+            _ratio(ours["bulk_per_s"], bulk, less_is_better=False),
+        ]
+        rows.append([label, _spread(single), how, _spread(bulk) if bulk else "no such call", *ratios])
+    head = ["who", "single calls/s", "how", "bulk jobs/s", "single: OnCue's / its", "bulk: OnCue's / its"]
+    title = f"## Enqueue: jobs due in an hour; 1,000 single calls a round, and {result.sizes['bulk_jobs']:,} in bulk"
+    return f"{title}\n\n" + _table(head, rows)
+
+
+def _crash(result: Result) -> str:
+    rows = []
+    for label, runs in result.figures["crash"].items():
+        rows.append([label, str(runs[0]["running"]), outcome(runs), str(runs[0].get("left", "-"))])
+    jobs, cap = result.sizes["crash_jobs"], result.sizes["crash_cap_s"]
+    head = ["who", "running when killed", "from the restart until all have completed", "still in the store"]
+    return f"## Crash: {jobs} running jobs of 1 s, SIGKILL, restart at once (cap {cap:.0f} s)\n\n" + _table(head, rows)
+
+
+def outcome(runs: Runs) -> str:
+    """Seconds until all were done, or what became of them by the cap."""
+    seconds = _values(runs, "seconds")
+    if len(seconds) == len(runs):
+        return f"{_spread(seconds)} s"
+    worst = next(run for run in runs if run.get("seconds") is None)
+    if worst.get("left") == 0 and worst["came_back"] == 0:
+        return f"**lost all {worst['running']}**"
+    if worst.get("left") == 0:
+        return f"**lost {worst['running'] - worst['came_back']}**"
+    return f"> {worst['cap_s']:.0f} s ({worst['came_back']} back by then)"
+
+
+def _idle(result: Result) -> str:
+    rows = []
+    for label, runs in result.figures["idle"].items():
+        run = runs[0]
+        top = "; ".join(f"{count} x `{name[:60]}`" for name, count in list(run["top"].items())[:4]).replace("|", "/")
+        rows.append([label, f"{run['cpu_s']:.2f}", str(run["statements"]), top or "-", _number(run["memory_mb"])])
+    head = ["who", "CPU s", "statements or commands", "the most frequent", "peak MB"]
+    return f"## Idle for {result.sizes['idle_s']:.0f} s with 100 far jobs, all at the same time\n\n" + _table(
+        head, rows
+    )
+
+
+_SECTIONS: dict[str, Callable[[Result], str]] = {
+    "lateness": _lateness,
+    "drain": _drain,
+    "enqueue": _enqueue,
+    "crash": _crash,
+    "idle": _idle,
+}

