@@ -268,12 +268,14 @@ class Sources:
         try:
             await self._renew_triggers(source)
             await self._keeper.drop_changes(source.name)
-            found = await self._keeper.find(source.table, self._horizon())
-            problems, unreadable = found.examples, found.unreadable
-            for start in range(0, len(found.rows), _BATCH):
-                done.add(await self._apply_rows(source, found.rows[start : start + _BATCH], problems))
-            if found.more:
-                problems.append(f"more than {len(found.rows):,} rows are new: the next sweep goes on")
+            more = True
+            while more:
+                before = done.made + done.moved + done.cancelled
+                found = await self._keeper.find(source.table, self._horizon())
+                problems, unreadable = found.examples, found.unreadable
+                for start in range(0, len(found.rows), _BATCH):
+                    done.add(await self._apply_rows(source, found.rows[start : start + _BATCH], problems))
+                more = found.more and done.made + done.moved + done.cancelled > before
         except SourceBroken as error:
             problems, broken = [str(error)], True
         await self._record(source, done, problems, unreadable, broken=broken)

@@ -272,6 +272,20 @@ async def test_scheduling_after_the_sweep_folds_into_the_rows_job(stage: Stage) 
     assert stage.ran == [5]
 
 
+async def test_the_applications_own_job_may_be_moved_before_it_runs(stage: Stage) -> None:
+    stage.declare()
+    for due in (30, 10):
+        stage.put(5, stage.at(due))
+        await stage.app.schedule(stage.task.call(5), delay=due, key="question-5", on_conflict="replace")
+        if due == 30:
+            await stage.sweep()
+    stage.clock.move(60)
+    for _ in range(2):
+        await stage.work()
+        await stage.sweep()
+    assert stage.ran == [5]
+
+
 async def test_a_job_that_the_application_replaces_is_its_own_from_then_on(stage: Stage) -> None:
     stage.declare()
     stage.put(5, stage.at(30))

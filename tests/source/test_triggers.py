@@ -67,7 +67,7 @@ async def test_without_a_condition_only_the_due_column_and_the_id_are_watched(st
 
 async def test_triggers_follow_the_declaration(tmp_path: Path) -> None:
     path = tmp_path / "trial.db"
-    found = []
+    found: list[list[str]] = []
     for options in ({"trigger": True}, {"trigger": True}, {"trigger": True, "where": None}, {}, None):
         stage = Stage(path, schema=TRIALS if not found else "")
         if options is not None:

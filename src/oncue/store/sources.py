@@ -199,14 +199,15 @@ def _handled(facts: Facts, offer: Offer, job: NewJob, memory: Memory | None) -> 
     if (started := facts.started.get(job.key)) is not None and started.origin is None:
         own.append((started.id, started.first_due))
     for id, due in own:
-        if _same_due(due, offer, job) and (memory is None or memory.job != id):
+        spent = memory is not None and memory.job == id and _same_due(due, memory.due, offer)
+        if _same_due(due, job.scheduled_at, offer) and not spent:
             return id
     return None
 
 
-def _same_due(due: int, offer: Offer, job: NewJob) -> bool:
-    coarse = resolution(offer.raw, offer.format)
-    return job.scheduled_at - _SLACK <= due < job.scheduled_at + coarse + _SLACK
+def _same_due(due: int, wanted: int, offer: Offer) -> bool:
+    """Tell whether the application can have meant the row's time ``wanted`` by a job of its own, due at ``due``."""
+    return wanted - _SLACK <= due < wanted + resolution(offer.raw, offer.format) + _SLACK
 
 
 def _movable(one: Live, job: NewJob) -> bool:
@@ -218,7 +219,7 @@ def _make(plan: Plan, facts: Facts, offer: Offer, job: NewJob) -> None:
     waiting = facts.waiting.get(job.key) if job.key is not None else None
     if waiting is not None and waiting.origin is None:
         # The application's own job under this key is this row's job; where their times differ, the row is right.
-        if not _same_due(waiting.scheduled_at, offer, job):
+        if not _same_due(waiting.scheduled_at, job.scheduled_at, offer):
             plan.move.append((waiting.id, job.scheduled_at, None, waiting.group))
         _remember(plan, offer, waiting.id, 0)
     elif waiting is not None:
