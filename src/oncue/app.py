@@ -18,6 +18,7 @@ from oncue.job import Cancelled, Conflict, WhenLate, WhileStarted
 from oncue.jobs import Jobs
 from oncue.lifespan import Lifespan
 from oncue.scheduling import Delay, Scheduled, due_time, new_job
+from oncue.settings import DEFAULT_URL
 from oncue.source import Sources
 from oncue.store import open_store
 from oncue.task import Call
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from oncue.worker import WorkerOptions
 
 R = TypeVar("R")
-DEFAULT_URL = "sqlite:///oncue.db"
 
 
 class OnCue(Declarations):

@@ -23,8 +23,9 @@ class Drained:
     """What a drain did, and what is left.
 
     ``ran``: attempts that completed; ``failed``: attempts that failed, to be retried or given up; ``skipped``: jobs
-    that ended unrun or cancelled. ``remaining``: jobs that are due and don't run, ``next_due``: when the next job or
-    fire comes (UTC; not in the future where something due remains; None where nothing waits).
+    that ended unrun or cancelled. ``remaining``: jobs that are due and don't run; ``next_due``: when the next job or
+    fire comes (UTC; not in the future where something due remains; None where nothing waits). Rows of a source are
+    known two sweeps ahead, so an application with sources is better called at least once a sweep.
     """
 
     ran: int

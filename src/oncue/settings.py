@@ -68,10 +68,8 @@ def secrets_of(given: str | Sequence[str] | None, name: str = "secret") -> tuple
                 f"{which} has {len(secret)} characters; with fewer than {SHORTEST_SECRET} it could be guessed. Make "
                 "one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
-        if not secret.isprintable() or " " in secret:
-            raise ConfigError(
-                f"{which} has a space, a line break or a control character inside, which no header keeps."
-            )
+        if not secret.isascii() or not secret.isprintable() or " " in secret:
+            raise ConfigError(f"{which} has a space, a control character or one beyond ASCII, which no header keeps.")
     return tuple(secret.encode() for secret in found)
 
 

@@ -10,7 +10,8 @@
             assert t.completed(send_reminder)
 
 The application runs as declared, on a SQLite file of its own in a temporary folder: real transactions, keys, groups,
-retries and limits. Only time is the test's. As a fixture for pytest-asyncio (any other plug-in does as well):
+retries and limits. Only time is the test's; a task's ``timeout=`` alone goes by real time. As a fixture for
+pytest-asyncio (any other plug-in does as well):
 
     @pytest_asyncio.fixture
     async def t():

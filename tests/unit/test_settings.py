@@ -58,6 +58,12 @@ def test_a_bad_value_is_refused_by_name(name: str, value: str) -> None:
         Settings.from_environment({name: value})
 
 
+@pytest.mark.parametrize("inside", ["two words", "tab\there", "line\nbreak", "umlaut-\u00fc"])
+def test_a_secret_that_no_header_keeps_is_refused(inside: str) -> None:
+    with pytest.raises(ConfigError, match="which no header keeps"):
+        secrets_of(f"{LONG}{inside}{LONG}")
+
+
 @pytest.mark.parametrize(
     "fields", [{"cron_limit": 0}, {"cron_limit": True}, {"cron_seconds": 0.0}, {"cron_grace": float("nan")}]
 )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -236,6 +240,36 @@ def test_calls_that_overlap_run_each_job_once(trial: Trial, bearer: dict[str, st
     for group in range(5):
         mine = [n for n in trial.ran if n // 100 == group]
         assert mine == sorted(mine)
+
+
+KILLED = """
+import os, sys
+import uvicorn
+from oncue import JobContext, OnCue
+from oncue.web import cron_app
+app = OnCue(sys.argv[1])
+@app.task(name="note")
+async def note(n: int) -> None:
+    os.kill(os.getpid(), 9)
+uvicorn.run(cron_app(app), host="127.0.0.1", fd=int(sys.argv[2]), log_level="error")
+"""
+
+
+def test_a_host_that_kills_the_call_loses_nothing(trial: Trial, url: str, bearer: dict[str, str]) -> None:
+    trial.schedule(1, key="k", group="g")
+    trial.schedule(2, group="g")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        command = [sys.executable, "-c", KILLED, url, str(listening.fileno())]
+        environment = {**os.environ, "CRON_SECRET": SECRET}
+        server = subprocess.Popen(command, pass_fds=[listening.fileno()], env=environment)
+        port = listening.getsockname()[1]
+    with pytest.raises(httpx.TransportError):
+        httpx.post(f"http://127.0.0.1:{port}{PATH}", headers=bearer, timeout=60, trust_env=False)
+    assert server.wait(60) == -9
+    with serving(cron_app(trial.app, secret=SECRET), bearer) as client:
+        answer = client.post(PATH).json()
+    assert (answer["ran"], answer["failed"], answer["remaining"]) == (2, 0, 0)
+    assert trial.ran == [1, 2]
 
 
 def test_it_works_beside_the_worker_of_its_own_process(trial: Trial, bearer: dict[str, str]) -> None:
