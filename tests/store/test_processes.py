@@ -98,6 +98,14 @@ async def test_a_store_notices_the_writes_of_others_only(bench: Bench, opened: C
     assert not await other.changed_elsewhere()
 
 
+async def test_a_ping_is_noticed_by_others(bench: Bench, opened: Callable[[], Awaitable[Store]]) -> None:
+    other = await opened()
+    await other.changed_elsewhere()
+    for _ in range(3):
+        await asyncio.to_thread(bench.store.ping_sync)
+        assert await other.changed_elsewhere()
+
+
 async def test_processes_that_claim_at_once_share_the_jobs(bench: Bench, backend: Backend) -> None:
     ids = await bench.add(*[job(group=f"g{n % 50}") for n in range(300)])
     with process(CLAIMER, backend.url, "a", "") as first, process(CLAIMER, backend.url, "b", "") as second:

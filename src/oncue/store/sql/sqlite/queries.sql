@@ -342,7 +342,7 @@ SELECT json_group_array(id) FROM (
   SELECT id FROM oncue_job WHERE state = 'scheduled' AND scheduled_at < :before ORDER BY scheduled_at, id LIMIT :limit);
 
 -- name: ping
-UPDATE oncue_counter SET value = value WHERE name = 'schema';
+INSERT INTO oncue_counter (name, value) VALUES ('ping', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1;
 
 -- name: hold_due
 UPDATE oncue_job SET eligible_at = NULL, blocked_by = 'restore', state = 'scheduled', worker = NULL, holds = 0
