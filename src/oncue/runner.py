@@ -147,7 +147,9 @@ class Runner:
                 result = await self._in_thread(run, partial(task.function, *args, **named))
         except asyncio.CancelledError as error:
             return self._stopped(run, task, error)
-        except (Exception, SystemExit) as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
             return self._failed(run, task, error)
         finally:
             if timer is not None:
@@ -183,10 +185,10 @@ class Runner:
     def _failed(self, run: Run, task: Task[Any, Any], error: BaseException) -> Outcome:
         job = run.job
         if isinstance(error, Snooze):
-            return Snoozed(int(error.delay * SECOND), str(error))
+            return Snoozed(int(error.delay * SECOND), _text(error))
         text, trace = describe(error)
         if isinstance(error, Discard):
-            return Failed(text, trace, None, str(error))
+            return Failed(text, trace, None, _text(error))
         failures = job.attempt - job.snoozes
         try:
             delay = task.options.retry.seconds(failures, error)
@@ -211,7 +213,7 @@ def _completed(result: Any) -> Completed:
         return Completed()
     try:
         text = msgspec.json.encode(result)
-    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         return Completed(None, f"its result of type {type(result).__name__} can't be stored as JSON: {error}")
     if len(text) > MAX_RESULT:
         return Completed(None, f"its result of {len(text):,} bytes is over {MAX_RESULT:,} and was not stored")
@@ -220,6 +222,15 @@ def _completed(result: Any) -> Completed:
 
 def describe(error: BaseException) -> tuple[str, str]:
     """Return an error as one line, and its traceback (the last 16 KiB), both safe to store as UTF-8."""
-    line = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
+    line = f"{type(error).__name__}: {_text(error)}"
     trace = "".join(traceback.format_exception(error)).encode("utf-8", "replace").decode()
     return line[:2000], trace[-_MAX_TRACEBACK:]
+
+
+def _text(error: BaseException) -> str:
+    """Return what an error says, safe to store as UTF-8, even where its own ``__str__`` raises."""
+    try:
+        text = str(error)
+    except Exception as broken:
+        text = f"(its text can't be shown: __str__ raised {type(broken).__name__})"
+    return text.encode("utf-8", "replace").decode()

@@ -98,7 +98,7 @@ class SqliteStore:
         if first:
             taken: list[tuple[NewJob, asyncio.Future[Inserted]]] = []
             committed = writer.submit(lambda conn: self._insert_pending(conn, taken))
-            committed.add_done_callback(lambda done: _settle(taken, done))
+            committed.add_done_callback(lambda done: self._settle(taken, done))
         return await future
 
     def _insert_pending(
@@ -107,6 +107,22 @@ class SqliteStore:
         with self._pending_lock:
             taken[:], self._pending = self._pending, []
         return insert_jobs(conn, [job for job, _ in taken])
+
+    def _settle(
+        self, taken: list[tuple[NewJob, asyncio.Future[Inserted]]], done: asyncio.Future[list[Inserted]]
+    ) -> None:
+        error = done.exception()
+        if error is not None and not taken:
+            # The transaction could not even begin: nobody has picked up what waits, and nobody else will.
+            with self._pending_lock:
+                taken[:], self._pending = self._pending, []
+        for number, (_, future) in enumerate(taken):
+            if future.done():
+                continue
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(done.result()[number])
 
     async def insert_many(self, jobs: Sequence[NewJob]) -> list[Inserted]:
         """Store many jobs in one transaction."""
@@ -133,8 +149,8 @@ class SqliteStore:
         return await self.write(add)
 
     async def unregister(self, worker: int) -> None:
-        """Remove a worker that holds nothing any more."""
-        await self.write(lambda conn: conn.execute(SQL["drop_worker"], {"worker": worker}))
+        """Remove a worker, and give back what it may still hold."""
+        await self.write(lambda conn: manage.sign_off(conn, self.clock.now(), worker))
 
     async def progress(self, worker: int, job: Claimed, value: object) -> bool:
         """Store a running job's progress; False where the claim is not this worker's any more."""
@@ -288,15 +304,3 @@ class SqliteStore:
     async def reschedule(self, due: int, *, id: int | None, key: str | None) -> bool:
         """Move a job that is not running to ``due``; False where there is none."""
         return await self.write(lambda conn: manage.reschedule(conn, due, id=id, key=key))
-
-
-def _settle(taken: list[tuple[NewJob, asyncio.Future[Inserted]]], done: asyncio.Future[list[Inserted]]) -> None:
-    error = done.exception()
-    if error is not None:
-        for _, future in taken:
-            if not future.done():
-                future.set_exception(error)
-        return
-    for (_, future), result in zip(taken, done.result(), strict=True):
-        if not future.done():
-            future.set_result(result)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from oncue.errors import (
     ConfigError,
@@ -36,7 +36,9 @@ def path_of(url: str) -> Path:
             f"{url!r} names no file: write sqlite:///relative/file.db or sqlite:////absolute/file.db (an in-memory "
             "database can't survive a restart, so there is none; tests use a file in a temporary folder)."
         )
-    if parse_qs(parts.query):
+    if "#" in url or "\0" in unquote(url):
+        raise ConfigError(f"{url!r}: a '#' in a file's name is written %23 in a URL, and a NUL can't be in one.")
+    if "?" in url:
         raise ConfigError(f"{url!r}: options after '?' are not known here; pass them to OnCue(...).")
     name = unquote(parts.path[1:])
     if name == ":memory:":

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from oncue.errors import InvalidJob, UnknownJob
-from oncue.job import GROUP, KEY, Ack, Cancelled, Claimed, Rescued, decide
+from oncue.job import GROUP, KEY, Ack, Cancelled, Claimed, Rescued, Snoozed, decide
 from oncue.limits import possible_caps
 from oncue.store import WorkerRow
 from oncue.store.sqlite.claim import finish, write_acks
@@ -94,6 +94,18 @@ def add_worker(conn: sqlite3.Connection, row: WorkerRow) -> int:
     values = {"id": id, "name": row.name, "host": row.host, "pid": row.pid, "queues": row.queues}
     conn.execute(SQL["add_worker"], {**values, "now": row.started_at, "until": row.lease_until})
     return id
+
+
+def sign_off(conn: sqlite3.Connection, now: int, worker: int) -> None:
+    """Remove a worker. What it still holds, as after a claim whose answer it did not live to see, is given back."""
+    reason = "given back: its worker signed off before it began"
+    acks = [
+        decide(job, Snoozed(0, reason, released=True), now, job.claimed_at)
+        for job in _claimed.decode(conn.execute(SQL["jobs_of_worker"], {"worker": worker}).fetchone()[0])
+    ]
+    if acks:
+        write_acks(conn, worker, acks)
+    conn.execute(SQL["drop_worker"], {"worker": worker})
 
 
 def rescue(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -45,10 +46,12 @@ class SyncConnections:
             try:
                 migrate(conn)
                 result = operation(conn)
+                conn.execute("COMMIT")
             except BaseException:
-                conn.execute("ROLLBACK")
+                # A full disk ends the transaction by itself.
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK")
                 raise
-            conn.execute("COMMIT")
             return result
 
     def close(self) -> None:
@@ -73,8 +76,9 @@ class SyncConnections:
             try:
                 result = operation(plain)
             except BaseException:
-                conn.execute("ROLLBACK TO oncue_call")
-                conn.execute("RELEASE oncue_call")
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK TO oncue_call")
+                    conn.execute("RELEASE oncue_call")
                 raise
             conn.execute("RELEASE oncue_call")
             return result
@@ -82,8 +86,14 @@ class SyncConnections:
     def _check(self, conn: object) -> sqlite3.Connection:
         if not isinstance(conn, sqlite3.Connection):
             raise InvalidJob(f"connection= takes a sqlite3.Connection to {self._path}, not a {type(conn).__name__}.")
-        rows = _Plain(conn).execute("PRAGMA database_list").fetchall()
-        main = next((row[2] for row in rows if row[1] == "main"), "")
+        try:
+            row = _Plain(conn).execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
+        except sqlite3.ProgrammingError as error:
+            raise InvalidJob(
+                f"connection= can't be used here: {error} Give an open connection to {self._path}, made in this thread."
+            ) from error
+        # Bytes where the caller's text factory says so.
+        main = os.fsdecode(row[0] or "")
         if not main or not self._path.exists() or not self._path.samefile(main):
             raise InvalidJob(
                 f"connection= is open on {main or 'an in-memory database'}, but the jobs live in {self._path}: one "
