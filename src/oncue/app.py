@@ -118,6 +118,8 @@ class OnCue(Declarations):
     async def close(self) -> None:
         """Disconnect, once every ``open`` has had its ``close``."""
         async with self._door:
+            if not self._opened:
+                return
             self._opened -= 1
             if not self._opened:
                 await self.wake.close()

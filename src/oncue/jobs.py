@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oncue.clock import SECOND, Clock
+from oncue.errors import UnknownJob
 from oncue.job import State
 from oncue.store import Store
 from oncue.store.views import AttemptView, Counts, JobView, WorkerView
+from oncue.task import MAX_ID, checked_name
 from oncue.why import why
 
 # An idle worker renews its row about every 45 s, and looks up at least once a minute.
@@ -22,11 +24,11 @@ class Jobs:
 
     async def get(self, id: int) -> JobView | None:
         """Return a job, waiting, running or final; None where there is none (any more)."""
-        return await self._store.job(id)
+        return await self._store.job(id) if 0 < id <= MAX_ID else None
 
     async def attempts(self, id: int) -> list[AttemptView]:
         """Return a job's attempts, oldest first; the one that ended it is in the job itself."""
-        return await self._store.attempts(id)
+        return await self._store.attempts(id) if 0 < id <= MAX_ID else []
 
     async def list(
         self,
@@ -40,6 +42,9 @@ class Jobs:
         before: int | None = None,
     ) -> list[JobView]:
         """Return jobs, newest id first, that match all that is given; ``before`` continues below an id."""
+        for name, value in (("task", task), ("queue", queue), ("key", key), ("group", group)):
+            if value is not None:
+                checked_name(name, value)
         return await self._store.list_jobs(
             state=state, task=task, queue=queue, key=key, group=group, limit=limit, before=before
         )
@@ -73,8 +78,15 @@ class Jobs:
 
     async def run_now(self, id: int) -> None:
         """Make a waiting job due now. Raises UnknownJob, or InvalidJob where it runs or is final."""
-        await self._store.run_now(self._clock.now(), id)
+        await self._store.run_now(self._clock.now(), _possible(id))
 
     async def retry(self, id: int) -> None:
         """Put a discarded or cancelled job back, due now. Raises UnknownJob, or InvalidJob where that can't be."""
-        await self._store.restart(self._clock.now(), id)
+        await self._store.restart(self._clock.now(), _possible(id))
+
+
+def _possible(id: int) -> int:
+    """Return an id that a database can hold. Raises UnknownJob."""
+    if not 0 < id <= MAX_ID:
+        raise UnknownJob(f"No job {id}: ids go from 1 to {MAX_ID:,}.")
+    return id

@@ -129,7 +129,7 @@ def _metadata(metadata: Mapping[str, Any] | None) -> str | None:
         return None
     try:
         text = msgspec.json.encode(dict(metadata)).decode()
-    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidJob(f"metadata can't be stored as JSON: {error}") from error
     if len(text.encode()) > MAX_METADATA:
         raise PayloadTooLarge(

@@ -10,7 +10,7 @@ from oncue.errors import InvalidJob
 from oncue.handle import JobHandle, handles
 from oncue.job import Cancelled
 from oncue.scheduling import Delay, Scheduled, due_time, new_job
-from oncue.task import Call
+from oncue.task import MAX_ID, Call, checked_name, checked_whole
 
 if TYPE_CHECKING:
     import sqlite3
@@ -76,6 +76,10 @@ class SyncOnCue:
 
     @staticmethod
     def check_name(key: str | None, id: int | None) -> None:
-        """Raise InvalidJob unless exactly one of key and id is given."""
+        """Raise InvalidJob unless exactly one of key and id is given, and could be a job's."""
         if (key is None) == (id is None):
             raise InvalidJob(f"Name the job by key= or by id=, exactly one of them; got key={key!r}, id={id!r}.")
+        if key is not None:
+            checked_name("key", key)
+        else:
+            checked_whole("id", id, 1, MAX_ID)

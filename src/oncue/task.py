@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 MAX_NAME = 255
+MAX_ID = 2**63 - 1
 DiscardHook = Callable[["DiscardedJob"], Awaitable[None] | None]
 
 
@@ -100,6 +102,8 @@ class Task(Generic[P, R_co]):
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """Bind arguments: checked against the signature and encoded as JSON now, so that a bad call fails here.
 
+        JSON knows no NaN or infinity: a parameter annotated ``float`` refuses them, one without a type gets None.
+
         Raises InvalidArguments.
         """
         if self.arguments is None or self.decoder is None:
@@ -109,7 +113,7 @@ class Task(Generic[P, R_co]):
         try:
             text = msgspec.json.encode(self.arguments(*args, **kwargs))
             self.decoder.decode(text)
-        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
             raise InvalidArguments(
                 f"{self.name}({_shown(args, kwargs)}) can't be scheduled: {error}. It takes "
                 f"({', '.join(_signature(self.arguments))}); arguments are stored as JSON."
@@ -224,8 +228,14 @@ def _signature(arguments: type[msgspec.Struct]) -> list[str]:
     return shown
 
 
+# Bounded, and whatever an argument's own __repr__ does.
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 80
+_short = _repr.repr
+
+
 def _shown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    text = ", ".join([*(repr(a) for a in args), *(f"{k}={v!r}" for k, v in kwargs.items())])
+    text = ", ".join([*(_short(a) for a in args), *(f"{k}={_short(v)}" for k, v in kwargs.items())])
     return text if len(text) <= 200 else text[:200] + "..."
 
 

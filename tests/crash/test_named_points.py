@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
+from oncue import OnCue
+from oncue.store import Claim, Claims
 from tests.crash.stage import Stage
 
 # Where a worker dies, and how often each of its jobs has then been started.
@@ -102,3 +107,38 @@ def test_a_worker_killed_while_it_signs_off_leaves_nothing_behind(stage: Stage) 
     assert not verdict.wrong, verdict
     assert verdict.again == 0
     assert stage.rows("SELECT count(*) FROM oncue_worker") == [(0,)]
+
+
+async def test_a_claim_cancelled_before_its_answer_gives_its_jobs_back(tmp_path: Path) -> None:
+    """The claim is durable, but its worker is cancelled before it hears of it: nobody else would look after it."""
+    app = OnCue(f"sqlite:///{tmp_path / 'jobs.db'}")
+
+    @app.task(name="work")
+    async def work() -> None: ...
+
+    claimed, original = asyncio.Event(), app.store.claim
+
+    async def never_answered(request: Claim) -> Claims:
+        found = await original(request)
+        if found.jobs:
+            claimed.set()
+            await asyncio.Event().wait()
+        return found
+
+    app.store.claim = never_answered  # type: ignore[method-assign]
+    async with app:
+        working = asyncio.create_task(app.run_worker())
+        handle = await app.schedule(work.call())
+        await claimed.wait()
+        job = await app.jobs.get(handle.id)
+        assert job is not None
+        assert job.state == "running"
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        job = await app.jobs.get(handle.id)
+        assert job is not None
+        assert (job.state, job.attempt, job.snoozes) == ("scheduled", 1, 1)
+        (attempt,) = await app.jobs.attempts(handle.id)
+        assert attempt.outcome == "released"
+        assert "signed off" in (attempt.reason or "")
