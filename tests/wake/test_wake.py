@@ -22,6 +22,10 @@ from tests.wake.conftest import Backend, Ear
 Start = Callable[[], Awaitable[Wake]]
 
 
+def none_left(*args: object) -> None:
+    raise OSError(24, "Too many open files")
+
+
 async def test_a_hint_reaches_every_listener_in_the_process(started: Start) -> None:
     first, second = await started(), await started()
     ears = [Ear(), Ear(), Ear()]
@@ -144,9 +148,6 @@ async def test_where_files_cannot_be_watched_it_looks_again_and_again_and_says_s
     if not backend.database.startswith("sqlite"):
         pytest.skip("watches no file")
 
-    def none_left(*args: object) -> None:
-        raise OSError(24, "Too many open files")
-
     monkeypatch.setattr("oncue.wake.watch._Inotify", none_left)
     monkeypatch.setattr("oncue.wake.watch._Kqueue", none_left)
     wake, ear = open_wake(backend.wake, backend.database), Ear()
@@ -192,3 +193,19 @@ async def test_a_watch_that_is_closed_in_the_moment_of_a_change_stays_closed(tmp
     await other.anything()
     another.close()
     assert len(heard.heard) == seen
+
+
+@pytest.mark.parametrize("kind", ["notified", "polled"])
+async def test_a_watch_tells_again_since_a_commit_shows_later_than_it_is_written(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite writes the log, syncs it, and only then lets others see the commit; a look in between sees nothing."""
+    if kind == "polled":
+        monkeypatch.setattr("oncue.wake.watch._Inotify", none_left)
+        monkeypatch.setattr("oncue.wake.watch._Kqueue", none_left)
+    path, heard = tmp_path / "file", Ear()
+    path.write_text("x")
+    watch, _ = watch_file(path, lambda: heard(None))
+    path.write_text("longer")
+    await heard.until(lambda told: len(told) >= 5)
+    watch.close()
