@@ -83,5 +83,9 @@ class JobCancelled(OnCueError):
     """``result()`` of a job that was cancelled or skipped; the text holds the reason."""
 
 
+class ResultNotKept(OnCueError):
+    """``result()`` of a job that completed, but whose result was not stored or has another type; the text says why."""
+
+
 class ResultTimeout(OnCueError, TimeoutError):
     """``result(timeout=...)`` ran out before the job ended. The job itself goes on."""

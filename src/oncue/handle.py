@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 
 from oncue.clock import from_us
-from oncue.errors import JobCancelled, JobFailed, ResultTimeout, UnknownJob
+from oncue.errors import JobCancelled, JobFailed, ResultNotKept, ResultTimeout, UnknownJob
 from oncue.job import FINAL, Inserted, InsertStatus
 from oncue.scheduling import Scheduled
 from oncue.task import Call
@@ -46,7 +46,8 @@ class JobHandle(Generic[R]):
         """Wait until the job is final and return what its handler returned.
 
         ``timeout`` in seconds. Raises JobFailed (discarded), JobCancelled (cancelled or skipped), ResultTimeout,
-        and UnknownJob where the finished row has been pruned already.
+        ResultNotKept (completed with a result that could not be stored, or is not of the task's type any more), and
+        UnknownJob where the finished row has been pruned already.
         """
         changed = asyncio.Event()
         unlisten = self._app.wake.listen(lambda _: changed.set())
@@ -70,7 +71,10 @@ class JobHandle(Generic[R]):
             raise JobFailed(f"Job {self.id} ({row.task}) was discarded: {row.reason}. Last error: {row.error}")
         if row.state == "cancelled":
             raise JobCancelled(f"Job {self.id} ({row.task}) was cancelled: {row.reason}")
-        value: R = msgspec.convert(row.result, self._returns)
+        try:
+            value: R = msgspec.convert(row.result, self._returns)
+        except msgspec.ValidationError as error:
+            raise ResultNotKept(f"Job {self.id} ({row.task}) completed, but {row.reason or error}.") from error
         return value
 
 
