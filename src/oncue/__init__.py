@@ -1,5 +1,7 @@
 """OnCue: durable scheduled work. The database row is the truth, a light queue wakes, a sweep catches the rest."""
 
+from typing import TYPE_CHECKING, Any
+
 from oncue import errors
 from oncue.app import OnCue
 from oncue.context import JobContext, current_job
@@ -7,8 +9,12 @@ from oncue.limits import Limit
 from oncue.retry import Discard, Exponential, Retry, RetryAfter, Snooze
 from oncue.scheduling import Scheduled
 
+if TYPE_CHECKING:
+    from oncue.source import DueItem
+
 __all__ = [
     "Discard",
+    "DueItem",
     "Exponential",
     "JobContext",
     "Limit",
@@ -21,3 +27,12 @@ __all__ = [
     "errors",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Load what few applications need only when it is asked for, so that ``import oncue`` stays quick."""
+    if name == "DueItem":
+        from oncue.source import DueItem
+
+        return DueItem
+    raise AttributeError(f"module 'oncue' has no attribute {name!r}")

@@ -19,7 +19,6 @@ from oncue.jobs import Jobs
 from oncue.lifespan import Lifespan
 from oncue.scheduling import Delay, Scheduled, due_time, new_job
 from oncue.settings import DEFAULT_URL
-from oncue.source import Sources
 from oncue.store import open_store
 from oncue.task import Call
 from oncue.wake import open_wake
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from oncue.drain import Drained
     from oncue.service import Service
+    from oncue.source import Sources
     from oncue.sync import SyncOnCue
     from oncue.worker import WorkerOptions
 
@@ -60,7 +60,7 @@ class OnCue(Declarations):
         self.name = name
         self.retention_us = None if retention is None else seconds_to_us(retention)
         self.sweep_us = seconds_to_us(sweep)
-        self.sources = Sources(self)
+        self._sources: Sources | None = None
         self.lifespan = Lifespan(self)
         self._opened = 0
         self._door = asyncio.Lock()
@@ -87,6 +87,15 @@ class OnCue(Declarations):
             yield
         finally:
             self.url, self.clock, self.store, self.wake, self.jobs = before
+
+    @property
+    def sources(self) -> Sources:
+        """The application's sources: their sweeps, and what these found."""
+        if self._sources is None:
+            from oncue.source import Sources
+
+            self._sources = Sources(self)
+        return self._sources
 
     @property
     def sync(self) -> SyncOnCue:

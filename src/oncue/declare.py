@@ -6,21 +6,23 @@ import inspect
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from oncue.bindings import RowArguments
-from oncue.cron import Cron, Every
 from oncue.errors import ConfigError
 from oncue.job import OnRetry, WhenLate
 from oncue.limits import Limit, Policy, Rules
-from oncue.planner import Schedule
 from oncue.retry import Retry
-from oncue.source import ListItems, Source, item_source, table_source
-from oncue.store.due import DueFormat
 from oncue.task import DiscardHook, Missed, Overlap, Task, TaskDecorator, TaskOptions, as_decorator, make_task
 
+if TYPE_CHECKING:
+    from oncue.bindings import RowArguments
+    from oncue.cron import Cron, Every
+    from oncue.planner import Schedule
+    from oncue.source import ListItems, Source
+    from oncue.store.due import DueFormat
+
 F = TypeVar("F", bound=Callable[[], Any])
-L = TypeVar("L", bound=ListItems)
+L = TypeVar("L", bound="ListItems")
 Provider = Callable[[], AsyncIterator[Any] | Iterator[Any]]
 
 
@@ -127,6 +129,8 @@ class Declarations:
         happens to fires that nobody was there for: ``skip`` them, run ``once``, or ``all``, up to ``max_missed``.
         ``jitter``: up to so many seconds later, the same in every process. Raises InvalidCron or ConfigError.
         """
+        from oncue.cron import Cron
+
         return self._recurring(Cron(expression, timezone), name, overlap, missed, max_missed, jitter, task)
 
     def every(
@@ -142,6 +146,8 @@ class Declarations:
     ) -> Callable[[Callable[[], Any]], Task[[], Any]]:
         """Run a function each ``interval`` (seconds or timedelta, aligned to the epoch); options as for ``cron``."""
         seconds = interval.total_seconds() if isinstance(interval, timedelta) else interval
+        from oncue.cron import Every
+
         return self._recurring(Every(seconds), name, overlap, missed, max_missed, jitter, task)
 
     def _recurring(
@@ -158,6 +164,8 @@ class Declarations:
         _one_of("missed", missed, ("skip", "once", "all"))
         if max_missed < 1 or jitter < 0:
             raise ConfigError(f"max_missed ({max_missed}) is at least 1 and jitter ({jitter}) at least 0 seconds.")
+
+        from oncue.planner import Schedule
 
         def register(function: Callable[[], Any]) -> Task[[], Any]:
             made: Any = function if isinstance(function, Task) else (decorator or self.task(name=name))(function)
@@ -210,6 +218,8 @@ class Declarations:
 
         Raises ConfigError, for a column that does not exist when a worker starts.
         """
+        from oncue.source import table_source
+
         self._add_source(
             table_source(
                 name or table, table, id, due, where, due_format, key, group, task, args, queue, priority, trigger
@@ -233,6 +243,8 @@ class Declarations:
         """
 
         def register(function: L) -> L:
+            from oncue.source import item_source
+
             self._add_source(item_source(name, function, task, queue, priority))
             return function
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from oncue.clock import SECOND, Clock
 from oncue.errors import UnknownJob
 from oncue.job import State
 from oncue.store import Store
-from oncue.store.views import AttemptView, Counts, JobView, WorkerView
 from oncue.task import MAX_ID, checked_name
-from oncue.why import why
+
+if TYPE_CHECKING:
+    from oncue.store.views import AttemptView, Counts, JobView, WorkerView
 
 # An idle worker renews its row about every 45 s, and looks up at least once a minute.
 _SILENT = 120 * SECOND
@@ -55,10 +57,14 @@ class Jobs:
 
     async def why(self, job: JobView) -> str:
         """Return in plain English why a job does not run now, or what became of it."""
+        from oncue.why import why
+
         return await why(job, self._store, self._clock.now(), await self.workers())
 
     async def workers(self) -> Sequence[WorkerView]:
         """Return the registered workers, and whether each is alive."""
+        from oncue.store.views import WorkerView
+
         now, dead = self._clock.now(), await self._store.proved_dead()
         return [
             WorkerView(

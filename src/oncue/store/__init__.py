@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -12,8 +12,10 @@ from oncue.errors import ConfigError
 from oncue.job import Ack, Cancelled, Claimed, Inserted, NewJob
 from oncue.limits import Policy
 from oncue.store.lock import LifeLock
-from oncue.store.sources import SourceKeeper
-from oncue.store.views import AttemptView, Backlog, Blocker, Check, Counts, JobView, QueueView, SchemaView
+
+if TYPE_CHECKING:
+    from oncue.store.sources import SourceKeeper
+    from oncue.store.views import AttemptView, Backlog, Blocker, Check, Counts, JobView, QueueView, SchemaView
 
 T = TypeVar("T")
 

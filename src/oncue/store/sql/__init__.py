@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from importlib.resources import files
-
-_NAMED = re.compile(r"^-- name: (\w+)\n(.*?);\s*(?=^-- name:|\Z)", re.S | re.M)
 
 
 @cache
 def queries(dialect: str) -> dict[str, str]:
     """Return a dialect's queries by name, in the order of the file."""
-    return dict(_NAMED.findall(text(dialect, "queries.sql")))
+    parts = text(dialect, "queries.sql").split("\n-- name: ")[1:]
+    named = [part.partition("\n") for part in parts]
+    found = {name: query[: query.rindex(";")] for name, _, query in named}
+    if len(found) != len(parts) or any(query.strip().startswith("--") for query in found.values()):
+        raise ValueError(f"{dialect}/queries.sql: two queries share a name, or a comment stands before one")
+    return found
 
 
 def text(dialect: str, name: str) -> str:
