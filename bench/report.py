@@ -94,7 +94,8 @@ def _head(result: Result) -> str:
     lines += [f"- {name}: {note}" for name, note in result.notes.items()]
     for label, texts in result.problems.items():
         for text in texts:
-            lines.append(f"- **{label}: {text.splitlines()[0]}**")
+            first, *rest = text.strip().splitlines()
+            lines.append(f"- **{label}: {' ... '.join([first, *rest[-1:]])}**")
     return "\n".join(lines)
 
 
@@ -184,10 +185,8 @@ def outcome(runs: Runs) -> str:
     if len(seconds) == len(runs):
         return f"{_spread(seconds)} s"
     worst = next(run for run in runs if run.get("seconds") is None)
-    if worst.get("left") == 0 and worst["came_back"] == 0:
-        return f"**lost all {worst['running']}**"
     if worst.get("left") == 0:
-        return f"**lost {worst['running'] - worst['came_back']}**"
+        return f"**lost {'all ' if worst['came_back'] == 0 else ''}{worst['lost']}**"
     return f"> {worst['cap_s']:.0f} s ({worst['came_back']} back by then)"
 
 
@@ -196,8 +195,17 @@ def _idle(result: Result) -> str:
     for label, runs in result.figures["idle"].items():
         run = runs[0]
         top = "; ".join(f"{count} x `{name[:60]}`" for name, count in list(run["top"].items())[:4]).replace("|", "/")
-        rows.append([label, f"{run['cpu_s']:.2f}", str(run["statements"]), top or "-", _number(run["memory_mb"])])
-    head = ["who", "CPU s", "statements or commands", "the most frequent", "peak MB"]
+        rows.append(
+            [
+                label,
+                f"{run['cpu_s']:.2f}",
+                str(run["statements"]),
+                top or "-",
+                _number(run["memory_mb"]),
+                run["durability"],
+            ]
+        )
+    head = ["who", "CPU s", "statements or commands", "the most frequent", "peak MB", "durability seen"]
     return f"## Idle for {result.sizes['idle_s']:.0f} s with 100 far jobs, all at the same time\n\n" + _table(
         head, rows
     )

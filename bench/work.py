@@ -139,12 +139,27 @@ def idle(bench: Bench, sizes: Sizes) -> Figures:
         memory = worker.peak_memory_mb()
     finally:
         worker.stop()
+    durability = "appendfsync everysec" if bench.spec.redis else _synchronous(trace)
     if bench.spec.redis:
         counts = {name: n - calls.get(name, 0) for name, n in calls_after.items() if n > calls.get(name, 0)}
     else:
         counts = _statements(trace, begin, end)
     top = dict(sorted(counts.items(), key=lambda item: -item[1])[:20])
-    return {"cpu_s": cpu, "seconds": end - begin, "statements": sum(counts.values()), "top": top, "memory_mb": memory}
+    return {
+        "cpu_s": cpu,
+        "seconds": end - begin,
+        "statements": sum(counts.values()),
+        "top": top,
+        "memory_mb": memory,
+        "durability": durability,
+    }
+
+
+def _synchronous(trace: Path) -> str:
+    """The mode that the worker's connections set, as SQLite saw it."""
+    text = trace.read_text() if trace.exists() else ""
+    modes = sorted(set(re.findall(r"(?i)pragma synchronous\s*=\s*(\w+)", text)))
+    return f"synchronous={', '.join(modes)}" if modes else "synchronous not set (SQLite's default is FULL)"
 
 
 def _statements(trace: Path, begin: float, end: float) -> dict[str, int]:
@@ -182,6 +197,7 @@ def crash(bench: Bench, sizes: Sizes) -> Figures:
         "running": running,
         "seconds": last - worker.started_at if len(done) == jobs else None,
         "came_back": len(done - before),
+        "lost": jobs - len(done),
         "cap_s": sizes.crash_cap_s,
         **bench.ask("results"),
     }

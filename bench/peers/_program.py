@@ -6,6 +6,7 @@ one JSON object as argument, one JSON value printed as the last line.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sqlite3
@@ -40,6 +41,7 @@ class Peer(Protocol):
         """How many jobs the store holds: ``left`` (waiting or running) and ``completed``."""
 
 
+@functools.cache  # a peer's file may be imported twice, as __main__ too
 def trace_sqlite() -> None:
     """Write every SQL statement with its time to BENCH_TRACE, if set. Call it before connecting."""
     path = os.environ.get("BENCH_TRACE")
@@ -51,9 +53,15 @@ def trace_sqlite() -> None:
     def note(statement: str) -> None:
         out.write(f"{time.time():.3f}\t{' '.join(statement.split())}\n")
 
+    class Traced(sqlite3.Connection):
+        """A library that sets (or clears) its own trace does not end ours."""
+
+        def set_trace_callback(self, _theirs: Callable[[str], object] | None, /) -> None:
+            super().set_trace_callback(note)
+
     def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-        connection = real(*args, **kwargs)
-        connection.set_trace_callback(note)
+        connection = real(*args, factory=Traced, **kwargs)
+        connection.set_trace_callback(None)
         return connection
 
     sqlite3.connect = connect  # type: ignore[assignment]
