@@ -9,11 +9,11 @@ from importlib.resources import files
 @cache
 def queries(dialect: str) -> dict[str, str]:
     """Return a dialect's queries by name, in the order of the file."""
-    parts = text(dialect, "queries.sql").split("\n-- name: ")[1:]
-    named = [part.partition("\n") for part in parts]
-    found = {name: query[: query.rindex(";")] for name, _, query in named}
-    if len(found) != len(parts) or any(query.strip().startswith("--") for query in found.values()):
-        raise ValueError(f"{dialect}/queries.sql: two queries share a name, or a comment stands before one")
+    parts = [part.partition("\n") for part in text(dialect, "queries.sql").split("\n-- name: ")[1:]]
+    found = {name: query.strip().removesuffix(";") for name, _, query in parts}
+    for name, _, query in parts:
+        if not query.strip().endswith(";"):
+            raise ValueError(f"{dialect}/queries.sql: after {name} stands a comment; put it below the next name line")
     return found
 
 

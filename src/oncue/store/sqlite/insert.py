@@ -57,6 +57,10 @@ def _add_rows(conn: sqlite3.Connection, jobs: Sequence[NewJob]) -> None:
             )  # fmt: skip
         conn.execute(rows_statement("insert_jobs", size, 17), values)
         done += size
+    made = [job.id for job in jobs if job.origin is not None]
+    if made:
+        # After a restore: what the backup does not know to be done must not be done again unasked.
+        conn.execute(SQL["hold_made"], {"ids": as_json(made)})
 
 
 @cache

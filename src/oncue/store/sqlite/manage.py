@@ -157,12 +157,17 @@ _STALE = 600 * 1_000_000
 
 
 def hold_due(conn: sqlite3.Connection, now: int) -> int:
-    """After a restore: hold everything that came due by ``now``, until it is released or cancelled."""
+    """After a restore: hold everything that came due by ``now``, until it is released or cancelled.
+
+    Fires of schedules and rows of sources that were due by then are held too, as soon as a sweep makes jobs of them.
+    """
+    conn.execute(SQL["mark_restored"], {"now": now})
     return conn.execute(SQL["hold_due"], {"now": now}).rowcount
 
 
 def release_held(conn: sqlite3.Connection) -> int:
-    """Let what ``hold_due`` held run again."""
+    """Let what ``hold_due`` held run again, and hold nothing new."""
+    conn.execute(SQL["unmark_restored"])
     return conn.execute(SQL["release_held"]).rowcount
 
 

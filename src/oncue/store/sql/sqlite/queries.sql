@@ -348,6 +348,18 @@ INSERT INTO oncue_counter (name, value) VALUES ('ping', 1) ON CONFLICT (name) DO
 UPDATE oncue_job SET eligible_at = NULL, blocked_by = 'restore', state = 'scheduled', worker = NULL, holds = 0
 WHERE scheduled_at <= :now OR state = 'running';
 
+-- name: mark_restored
+INSERT INTO oncue_counter (name, value) VALUES ('restored', :now)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- name: unmark_restored
+DELETE FROM oncue_counter WHERE name = 'restored';
+
+-- name: hold_made
+UPDATE oncue_job SET eligible_at = NULL, blocked_by = 'restore'
+WHERE id IN (SELECT value FROM json_each(:ids)) AND origin IS NOT NULL
+  AND scheduled_at <= (SELECT value FROM oncue_counter WHERE name = 'restored');
+
 -- name: release_held
 UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL WHERE blocked_by = 'restore';
 
