@@ -53,7 +53,10 @@ def target_rows(figures: Figures) -> list[list[str]]:
             rows.append(
                 [what, f"{sign} {bar:,g}", "never" if value is None else f"{value:,.2f}", "yes" if met else "**NO**"]
             )
+    own_bars = {what.removeprefix("far: ") for what, *_ in _FAR_AIMS}
     for what, _, _, ratio in _far_pairs(figures):
+        if what in own_bars:
+            continue
         rows.append(
             [f"far: {what}", f"<= {_FAR_RATIO} times worse", f"{ratio:.2f}", "yes" if ratio <= _FAR_RATIO else "**NO**"]
         )
