@@ -135,6 +135,15 @@ class Planner:
             when_blocked="skip" if options.overlap == "skip" else "wait",
         )
 
+    async def pause(self, name: str, paused: bool = True) -> bool:
+        """Pause or resume a schedule; False where there is none. Fires from before it is resumed are left out."""
+        row = next((row for row in await self._store.schedules() if row.name == name), None)
+        if row is None:
+            return False
+        when = parse_schedule(row.expression, row.timezone)
+        next_at = row.next_at if paused or not row.paused else when.next_after(self._clock.now())
+        return await self._store.pause_schedule(name, paused, next_at)
+
     async def run_now(self, name: str) -> int | None:
         """Make a job of this schedule at once, apart from its fires; return its id, None where there is no such."""
         row = next((row for row in await self._store.schedules() if row.name == name), None)

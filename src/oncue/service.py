@@ -16,7 +16,7 @@ from oncue.job import Ack, Claimed
 from oncue.lifespan import call_hook
 from oncue.planner import Planner
 from oncue.runner import Runner
-from oncue.sweeper import Sweeper
+from oncue.sweeper import Sweeper, Swept
 from oncue.task import DiscardedJob
 from oncue.worker import Worker, WorkerOptions
 
@@ -104,6 +104,11 @@ class Service:
                 self.ready.clear()
                 sweeping.cancel()
                 await asyncio.gather(sweeping, return_exceptions=True)
+
+    async def sweep(self) -> Swept:
+        """Do the sweeper's duties once; the application must be open. Raises a StoreError, or what a source raised."""
+        async with self._opened():
+            return await self.sweeper.run_once()
 
     async def drain(self, limit: int | None, seconds: float | None) -> Drained:
         """Sweep, then work until nothing is due or the budget is used up; see ``OnCue.drain``.

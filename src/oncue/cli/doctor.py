@@ -1,0 +1,216 @@
+"""``oncue doctor``: looks at everything that a person would look at, and says how to mend what isn't well."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+import click
+import msgspec
+
+from oncue.app import OnCue
+from oncue.cli.common import as_json, database, load_app, run
+from oncue.cli.output import Moment, clean, on_terminal, to_json
+from oncue.clock import SECOND, from_us
+from oncue.errors import ConfigError, StoreError
+from oncue.settings import secrets_of
+from oncue.store.views import Check, Counts, WorkerView
+from oncue.why import seconds
+
+_COLOURS = {"ok": "green", "warn": "yellow", "FAIL": "red"}
+_OVERDUE = 10 * SECOND
+_AHEAD = 5 * SECOND
+_UNPLANNED = 90 * SECOND
+_PATIENCE = 2.0
+_MOST = 1000
+_RELEASED = 1_735_689_600 * SECOND  # 2025: no clock that is right shows an earlier time
+
+
+@click.command(short_help="Check everything, and say how to mend what isn't well.")
+@click.argument("app", required=False)
+@database
+@as_json
+def doctor(app: str | None, database: str | None, as_json: bool) -> None:
+    """Check the database, the wake channel, workers, schedules and jobs; with APP (module:attribute) its code too.
+
+    Each line is ok, warn or FAIL, and says how to mend it. Exit code 1 where something is FAIL.
+    """
+    if app is not None and database is not None:
+        raise click.UsageError("An APP names its own database: leave --database out.")
+    checks = run(_examine(load_app(app) if app is not None else OnCue(database), with_code=app is not None))
+    failed = any(check.level == "FAIL" for check in checks)
+    if as_json:
+        click.echo(to_json({"ok": not failed, "checks": [msgspec.to_builtins(check) for check in checks]}))
+    else:
+        for check in checks:
+            level = click.style(f"{check.level:<5}", fg=_COLOURS[check.level]) if on_terminal() else f"{check.level:<5}"
+            click.echo(f"{level} {check.name}: {clean(check.found)}")
+            if check.remedy:
+                click.echo(f"      {check.remedy}")
+    if failed:
+        raise SystemExit(1)
+
+
+async def _examine(app: OnCue, *, with_code: bool) -> list[Check]:
+    checks = [_cron_secret(os.environ.get("CRON_SECRET"))]
+    try:
+        schema = await app.store.schema()
+        await app.store.open(migrate=False)
+    except StoreError as error:
+        return [*checks, Check("database", "FAIL", str(error))]
+    try:
+        checks.append(Check("database", "ok", f"{schema.location}, schema version {schema.found}"))
+        checks += await app.store.check()
+        checks += await _wake(app)
+        checks += await _jobs_and_workers(app)
+        checks += [await _clock(app), *await _blockers(app), await _schedules(app)]
+        if with_code:
+            checks.append(await _code(app))
+    except StoreError as error:
+        checks.append(Check("database", "FAIL", str(error)))
+    finally:
+        await app.store.close()
+    return checks
+
+
+def _cron_secret(value: str | None) -> Check:
+    try:
+        count = len(secrets_of(value, "CRON_SECRET"))
+    except ConfigError as error:
+        return Check("cron secret", "FAIL", str(error))
+    if count:
+        return Check("cron secret", "ok", "set" if count == 1 else f"{count} set, all of them good")
+    return Check("cron secret", "warn", "not set in this environment", "Set CRON_SECRET where an external cron calls.")
+
+
+async def _wake(app: OnCue) -> list[Check]:
+    await app.wake.start()
+    heard = asyncio.Event()
+    unlisten = app.wake.listen(lambda _: heard.set())
+    try:
+        await asyncio.to_thread(app.store.ping_sync)
+        async with asyncio.timeout(_PATIENCE):
+            await heard.wait()
+    except TimeoutError:
+        remedy = (
+            "Jobs of other processes start up to a sweep late. Is the database on a network share? Use a local disk."
+        )
+        return [Check("wake", "FAIL", f"another connection's write was not heard within {_PATIENCE:g} s", remedy)]
+    finally:
+        unlisten()
+        await app.wake.close()
+    written = Check("writing", "ok", "a change was committed")
+    if app.wake.healthy is not None:
+        return [written, Check("wake", "warn", app.wake.healthy)]
+    return [written, Check("wake", "ok", "another connection's write was heard at once")]
+
+
+async def _jobs_and_workers(app: OnCue) -> list[Check]:
+    workers, counts = await app.jobs.workers(), await app.jobs.counts()
+    return [_workers(workers, counts, app.clock.now()), await _overdue(app)]
+
+
+def _workers(workers: Sequence[WorkerView], counts: Counts, now: int) -> Check:
+    texts = [
+        f"{one.name} {one.state} (up {seconds(now - one.started_at)}, seen {Moment(one.seen_at).near}, "
+        f"running {one.running})"
+        for one in workers
+    ]
+    found = "; ".join(texts) or "none is registered"
+    if not any(one.state == "alive" for one in workers):
+        remedy = "Start one: oncue worker module:app"
+        if not counts.due:
+            return Check("workers", "warn", found, remedy)
+        return Check("workers", "FAIL", f"{found}; {counts.due} jobs are due", remedy)
+    bad = [one.name for one in workers if one.state != "alive" and one.running]
+    if bad:
+        return Check("workers", "warn", found, f"The next sweep takes back the jobs of {', '.join(bad)}.")
+    return Check("workers", "ok", found)
+
+
+async def _overdue(app: OnCue) -> Check:
+    now = app.clock.now()
+    paused = {queue.name for queue in await app.store.queues(now) if queue.paused}
+    late = [job for job in await app.store.overdue(now - _OVERDUE, _MOST) if job.blocked_by != "restore"]
+    if not late:
+        return Check("overdue jobs", "ok", f"none is due for more than {_OVERDUE // SECOND} s")
+    free = [
+        job
+        for job in late
+        if job.eligible_at is not None and job.eligible_at < now - _OVERDUE and job.queue not in paused
+    ]
+    shown = [
+        f"job {job.id} ({job.task}), due {Moment(job.scheduled_at).near}: {await app.jobs.why(job)}"
+        for job in (free or late)[:3]
+    ]
+    number = f"{len(late)}{' or more' if len(late) == _MOST else ''}"
+    found = f"{number} {'job is' if len(late) == 1 else 'jobs are'} due and not running; {'; '.join(shown)}"
+    if free:
+        return Check("overdue jobs", "FAIL", found, "Is a worker for their queue alive, with enough --concurrency?")
+    return Check("overdue jobs", "warn", found, "They wait as they should; `oncue jobs show ID` tells for what.")
+
+
+async def _clock(app: OnCue) -> Check:
+    now = app.clock.now()
+    newest = [job.created_at for job in await app.jobs.list(limit=1)]
+    latest = max([*newest, *(worker.seen_at for worker in await app.jobs.workers())], default=0)
+    if now < _RELEASED:
+        return Check("clock", "FAIL", f"it shows {from_us(now):%Y-%m-%d}", "Set the clock: due times depend on it.")
+    if latest > now + _AHEAD:
+        found = f"the database holds a time {seconds(latest - now)} ahead of this machine's clock"
+        return Check("clock", "FAIL", found, "The clock was set back, or another host's is ahead: run NTP on all.")
+    return Check("clock", "ok", f"{from_us(now):%Y-%m-%d %H:%M:%S} UTC, not behind what the database holds")
+
+
+async def _blockers(app: OnCue) -> list[Check]:
+    checks = []
+    blockers = await app.store.blockers()
+    running = (await app.jobs.counts()).running
+    held = sum(blocker.waiting for blocker in blockers if blocker.name == "restore")
+    if held:
+        remedy = "Look: oncue restored --list. Then oncue jobs cancel ID, and oncue restored --release."
+        checks.append(Check("restored", "warn", f"{held} jobs are held after a restore", remedy))
+    stuck = [
+        blocker.name
+        for blocker in blockers
+        if blocker.job is None
+        and (blocker.name.startswith(("group:", "key:")) or (blocker.name.startswith("cap:") and not running))
+    ]
+    if stuck:
+        found = f"jobs wait behind {', '.join(stuck[:5])}, which nothing holds"
+        checks.append(Check("blockers", "warn", found, "The next sweep frees them: oncue sweep module:app does one."))
+    else:
+        waiting = sum(blocker.waiting for blocker in blockers) - held
+        checks.append(Check("blockers", "ok", f"{waiting} jobs wait behind others, none in vain"))
+    return checks
+
+
+async def _schedules(app: OnCue) -> Check:
+    now, rows = app.clock.now(), await app.store.schedules()
+    active = [row for row in rows if not row.paused]
+    late = [row.name for row in active if row.next_at is not None and row.next_at < now - _UNPLANNED]
+    over = [row.name for row in active if row.next_at is None]
+    if late:
+        found = f"nobody planned the fires of {', '.join(late)}"
+        return Check("schedules", "FAIL", found, "Start a worker of the application, or have a cron call the route.")
+    if over:
+        return Check("schedules", "warn", f"{', '.join(over)} will never fire again", "Mend the expression in code.")
+    paused = len(rows) - len(active)
+    return Check("schedules", "ok", f"{len(active)} with a next fire" + (f", {paused} paused" if paused else ""))
+
+
+async def _code(app: OnCue) -> Check:
+    """Compare what is stored with what the application declares."""
+    waiting = await app.jobs.list(state=["scheduled"], limit=_MOST)
+    unknown = sorted({job.task for job in waiting} - set(app.tasks))
+    stored = {row.name for row in await app.store.schedules()}
+    missing = sorted(set(app.schedules) - stored)
+    if unknown:
+        remedy = "Deploy the code that has them, keep old names in aliases=(...), or cancel the jobs."
+        return Check("code", "FAIL", f"jobs wait for tasks that the code lacks: {', '.join(unknown)}", remedy)
+    if missing:
+        return Check(
+            "code", "warn", f"schedules not stored yet: {', '.join(missing)}", "A worker stores them at start."
+        )
+    return Check("code", "ok", f"it has all {len({job.task for job in waiting})} tasks that jobs wait for")

@@ -1,0 +1,136 @@
+"""How answers look: tables on a terminal, tab-separated lines in a pipe, JSON where asked for."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import msgspec
+
+from oncue.clock import SECOND, from_us
+from oncue.store.views import JobView
+from oncue.why import seconds
+
+Record = Mapping[str, Any]
+_TIMES = ("scheduled_at", "eligible_at", "started_at", "finished_at", "created_at")
+_COLOURS = {
+    "running": "cyan",
+    "completed": "green",
+    "discarded": "red",
+    "cancelled": "yellow",
+    "alive": "green",
+    "silent": "yellow",
+    "dead": "red",
+    "paused": "yellow",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A time to show, in microseconds since the epoch."""
+
+    us: int
+
+    @property
+    def iso(self) -> str:
+        """The time in ISO 8601, UTC, to the microsecond."""
+        return f"{from_us(self.us):%Y-%m-%dT%H:%M:%S.%f}Z"
+
+    @property
+    def near(self) -> str:
+        """The time as seen from now: ``in 5 min``, ``3 h ago``."""
+        away = self.us - time.time_ns() // 1000
+        return f"in {seconds(away)}" if away >= 0 else f"{seconds(away)} ago"
+
+    def __str__(self) -> str:
+        return f"{from_us(self.us):%Y-%m-%d %H:%M:%S} UTC ({self.near})"
+
+
+def moment(us: int | None) -> Moment | None:
+    """Return a Moment, or None for None."""
+    return None if us is None else Moment(us)
+
+
+def on_terminal() -> bool:
+    """Tell whether standard output is looked at by a person."""
+    return sys.stdout.isatty()
+
+
+def to_json(value: object) -> str:
+    """Return a value as indented JSON; moments as ISO 8601."""
+    text = msgspec.json.encode(value, enc_hook=lambda kept: kept.iso if isinstance(kept, Moment) else str(kept))
+    return msgspec.json.format(text, indent=2).decode()
+
+
+def show(records: Sequence[Record], columns: Sequence[str], as_json: bool, *, empty: str = "nothing there") -> None:
+    """Print records: all that they hold as JSON, else these columns of them."""
+    if as_json:
+        click.echo(to_json(records))
+    elif not on_terminal():
+        for record in records:
+            click.echo("\t".join(plain(record[column]) for column in columns))
+    elif not records:
+        click.echo(f"({empty})")
+    else:
+        _table(records, columns)
+
+
+def _table(records: Sequence[Record], columns: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        number = all(isinstance(record[column], int) for record in records)
+        table.add_column(column.replace("_", " "), justify="right" if number else "left", overflow="fold")
+    for record in records:
+        texts = ((record[column], _pretty(record[column])) for column in columns)
+        table.add_row(
+            *(Text(text, style=_COLOURS.get(text, "") if isinstance(raw, str) else "") for raw, text in texts)
+        )
+    Console().print(table)
+
+
+def _pretty(value: object) -> str:
+    return value.near if isinstance(value, Moment) else plain(value)
+
+
+def plain(value: object) -> str:
+    """Return a value as one line of text without control characters, so that data can't steer a terminal."""
+    if value is None or value is False:
+        return ""
+    if value is True:
+        return "yes"
+    if isinstance(value, Moment):
+        return value.iso
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return clean(text.replace("\t", " ").replace("\n", " "))
+
+
+def clean(text: str) -> str:
+    """Return text whose control characters, other than line ends, are written as escapes."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def job_record(job: JobView) -> dict[str, Any]:
+    """Return all that is known of a job, for JSON and tables; ``max_late`` in seconds."""
+    record: dict[str, Any] = msgspec.to_builtins(job)
+    for name in _TIMES:
+        record[name] = moment(record[name])
+    if job.max_late is not None:
+        record["max_late"] = job.max_late / SECOND
+    record["cancel"] = bool(job.cancel)
+    return record
+
+
+def call_text(job: JobView) -> str:
+    """Return a job's call as it would be written."""
+    if not isinstance(job.args, dict):
+        return f"{job.task}({msgspec.json.encode(job.args).decode()})"
+    given = ", ".join(f"{name}={msgspec.json.encode(value).decode()}" for name, value in job.args.items())
+    return clean(f"{job.task}({given})")

@@ -1,0 +1,202 @@
+"""``oncue worker`` and ``oncue serve``: the processes that stay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import FrameType
+from typing import Any, TypeVar
+
+import click
+
+from oncue.app import OnCue
+from oncue.cli.common import fail, load_app
+from oncue.worker import WorkerOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+_LEVELS = ("debug", "info", "warning", "error")
+_above_zero = click.FloatRange(0, min_open=True)
+
+
+def _worker_options(command: F) -> F:
+    for option in reversed(
+        (
+            click.option("--queues", metavar="A,B", help="Only these queues.  [default: all]"),
+            click.option("--concurrency", type=click.IntRange(1), default=200, show_default=True, help="Jobs at once."),
+            click.option("--threads", type=click.IntRange(1), default=32, show_default=True, help="Synchronous ones."),
+            click.option("--lease", type=_above_zero, default=10.0, show_default=True,
+                         help="Seconds without a sign of life after which others take its jobs."),
+            click.option("--grace", type=click.FloatRange(0), default=10.0, show_default=True,
+                         help="Seconds that running jobs may go on at shutdown."),
+            click.option("--name", help="What this worker is called.  [default: HOST-PID]"),
+            click.option("--uvloop/--no-uvloop", default=False,
+                         help="Use uvloop, whose timers fire up to 1 ms late.  [default: no]"),
+            click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True,
+                         help="Has no effect where the application sets up logging."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command(short_help="Run the jobs of an application until told to stop.")
+@click.argument("app")
+@_worker_options
+def worker(app: str, uvloop: bool, log_level: str, **options: Any) -> None:
+    """Run the jobs of APP (module:attribute) until SIGTERM or SIGINT.
+
+    At the first signal it takes no more jobs, lets running ones go on for --grace seconds and gives the others back;
+    at the second it ends at once. Exit code 0 after a clean stop.
+    """
+    loaded, made = load_app(app), _options(**options)
+    _prepare_process(log_level)
+    _run(_work(loaded, made), uvloop)
+
+
+async def _work(app: OnCue, options: WorkerOptions) -> None:
+    async with _stop_on_signals() as stop, app:
+        service = app.service(options)
+        working = asyncio.create_task(service.run(stop))
+        ready = asyncio.create_task(service.ready.wait())
+        await asyncio.wait({working, ready}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if not working.done():
+            click.echo(_ready_line(app, options), err=True)
+        await working
+
+
+@click.command(short_help="Serve the cron route and health, with a worker inside.")
+@click.argument("app")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--no-worker", is_flag=True, help="Only serve: jobs run elsewhere, or when the cron route is called.")
+@_worker_options
+def serve(app: str, host: str, port: int, no_worker: bool, uvloop: bool, log_level: str, **options: Any) -> None:
+    """Serve the cron route and health of APP (module:attribute) over HTTP, with a worker in the same process.
+
+    Stops as `oncue worker` does. Needs `pip install 'oncue[web]'`.
+    """
+    try:
+        import uvicorn
+    except ModuleNotFoundError:
+        fail("`oncue serve` needs a web server: pip install 'oncue[web]'")
+    loaded, made = load_app(app), _options(**options)
+    _prepare_process(log_level)
+    from oncue.web import web_app
+
+    config = uvicorn.Config(
+        web_app(loaded, worker=not no_worker, options=made),
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=max(1, round(made.grace)),
+    )
+    with _listen(host, port) as listener:
+        _run(_serve(uvicorn.Server(config), listener, loaded, None if no_worker else made), uvloop)
+
+
+async def _serve(server: Any, listener: socket.socket, app: OnCue, options: WorkerOptions | None) -> None:
+    started = server.startup
+
+    async def startup(sockets: Any = None) -> None:
+        await started(sockets=sockets)
+        if server.started:
+            host, port = listener.getsockname()[:2]
+            address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            click.echo(f"{_ready_line(app, options)}, serving {address}", err=True)
+
+    @contextlib.contextmanager
+    def signals_are_ours() -> Iterator[None]:
+        yield
+
+    server.startup, server.capture_signals = startup, signals_are_ours
+    # Opened here too, so that a database that can't be used is one line and no failure of the lifespan.
+    async with _stop_on_signals() as stop, app:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        server.should_exit = True
+        await serving
+        if not server.started:
+            fail("The application could not start; see above.")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        fail(f"Can't listen on {host}:{port}: {error}. Is another process there? Choose with --host and --port.")
+
+
+def _options(queues: str | None, name: str | None, **numbers: Any) -> WorkerOptions:
+    names = None if queues is None else frozenset(part.strip() for part in queues.split(",") if part.strip())
+    if names is not None and not names:
+        raise click.UsageError("--queues names no queue.")
+    return WorkerOptions(queues=names, name=name or f"{socket.gethostname()}-{os.getpid()}", **numbers)
+
+
+def _ready_line(app: OnCue, options: WorkerOptions | None) -> str:
+    who = f"worker {options.name} ready" if options is not None else "ready without a worker"
+    tasks, schedules = len({id(task) for task in app.tasks.values()}), len(app.schedules)
+    where = getattr(app.store, "path", None) or app.url
+    return f"oncue: {who}, database {where}, {_count(tasks, 'task')}, {_count(schedules, 'schedule')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _prepare_process(log_level: str) -> None:
+    """Set up what belongs to the whole process. Interpreter settings of a worker process go here too."""
+    if not logging.getLogger().handlers:
+        shown = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+        logging.basicConfig(level=log_level.upper(), format=shown, stream=sys.stderr)
+
+
+def _run(work: Any, uvloop: bool) -> None:
+    """Run to the end on asyncio's own loop, unless asked otherwise.
+
+    uvloop's clock has whole milliseconds: its timers fire up to 1 ms late, which would be most of a job's lateness.
+    """
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if uvloop:
+        try:
+            factory = importlib.import_module("uvloop").new_event_loop
+        except ModuleNotFoundError:
+            fail("uvloop is not installed: pip install uvloop, or leave --uvloop out.")
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work)
+
+
+@contextlib.asynccontextmanager
+async def _stop_on_signals() -> AsyncIterator[asyncio.Event]:
+    """Yield an event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    seen: list[int] = []
+
+    def told(number: int, _: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if seen:
+            os.write(2, f"oncue: {name} again: ending at once; running jobs run again elsewhere\n".encode())
+            os._exit(128 + number)
+        os.write(2, f"oncue: {name}: stopping; once more ends at once\n".encode())
+        seen.append(number)
+        loop.call_soon_threadsafe(stop.set)
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

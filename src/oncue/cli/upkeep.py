@@ -1,0 +1,146 @@
+"""``oncue drain``, ``sweep``, ``migrate`` and ``restored``: work that is done once, by hand or from a script."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from oncue.app import OnCue
+from oncue.cli.common import as_json, database, fail, load_app, opened, run
+from oncue.cli.output import job_record, show, to_json
+from oncue.store.views import JobView, SchemaView
+from oncue.sweeper import Swept
+
+_PAGE = 1000
+
+
+@click.command(short_help="Do what is due now, and return.")
+@click.argument("app")
+@click.option("--limit", type=click.IntRange(1), help="Take at most so many jobs.")
+@click.option("--seconds", type=click.FloatRange(0), help="Work for at most so long.")
+@as_json
+def drain(app: str, limit: int | None, seconds: float | None, as_json: bool) -> None:
+    """Do what is due now in APP (module:attribute) and return: a worker's life with an end.
+
+    Plans cron and reconciles sources first. Exit code 0 also where jobs failed: they are retried or told of.
+    """
+    _log_to_stderr()
+    done = asdict(run(load_app(app).drain(limit=limit, seconds=seconds)))
+    done["next_due"] = None if done["next_due"] is None else done["next_due"].isoformat()
+    _told(done, as_json)
+
+
+@click.command(short_help="Sweep once: rescue, plan cron, reconcile sources, prune.")
+@click.argument("app")
+@as_json
+def sweep(app: str, as_json: bool) -> None:
+    """Do one sweep for APP (module:attribute): rescue, plan cron, reconcile sources, prune."""
+    _log_to_stderr()
+    loaded = load_app(app)
+
+    async def work() -> Swept:
+        async with loaded:
+            return await loaded.service(worker=False).sweep()
+
+    _told(asdict(run(work())), as_json)
+
+
+def _told(figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(to_json(figures))
+    else:
+        click.echo(", ".join(f"{name} {'none' if value is None else value}" for name, value in figures.items()))
+
+
+def _log_to_stderr() -> None:
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+@click.command(short_help="Create OnCue's tables, or bring them up to date.")
+@click.option("--check", is_flag=True, help="Only look: exit code 1 where there is something to do.")
+@click.option("--sql", is_flag=True, help="Only print the SQL of what is to be done.")
+@database
+def migrate(check: bool, sql: bool, database: str | None) -> None:
+    """Create OnCue's tables, or bring them up to date. Makes the database where there is none."""
+    app = OnCue(database)
+
+    async def work() -> SchemaView:
+        found = await app.store.schema()
+        if not check and not sql:
+            await app.store.open()
+            await app.store.close()
+        return found
+
+    found = run(work())
+    state = f"{found.location}: version {found.found} of {found.expected}" + (
+        "" if found.exists else ", no database yet"
+    )
+    if sql:
+        click.echo("\n".join(found.pending).rstrip() or f"-- {state}: nothing to do")
+    elif check:
+        click.echo(state)
+        if found.found != found.expected:
+            raise SystemExit(1)
+    elif found.found == found.expected:
+        click.echo(f"{state}: nothing to do")
+    else:
+        click.echo(f"{found.location}: migrated from version {found.found} to {found.expected}")
+
+
+@click.command(short_help="After a restored backup: hold what came due before now.")
+@click.option("--release", is_flag=True, help="Let what is held run.")
+@click.option("--list", "list_", is_flag=True, help="List what is held.")
+@click.option("--force", is_flag=True, help="Hold also while workers seem to be alive.")
+@database
+@as_json
+def restored(release: bool, list_: bool, force: bool, database: str | None, as_json: bool) -> None:
+    """After a backup was restored: hold what came due before now, so that nothing is sent twice by itself.
+
+    Stop the workers, restore, run this, start the workers; then look at what is held with --list, cancel what has
+    happened already with `oncue jobs cancel ID`, and let the rest run with --release.
+    """
+    if release and list_:
+        raise click.UsageError("--release and --list exclude each other.")
+    if list_:
+        held = [job_record(job) for job in run(_held(database))]
+        show(held, ("id", "task", "args", "scheduled_at", "attempt", "key", "group"), as_json, empty="nothing is held")
+        return
+    count = run(_release(database) if release else _hold(database, force))
+    jobs = f"{count} job{'' if count == 1 else 's'}"
+    click.echo(
+        to_json({"released" if release else "held": count})
+        if as_json
+        else f"{jobs} {'released' if release else 'held'}"
+    )
+
+
+async def _held(database: str | None) -> Sequence[JobView]:
+    async with opened(database) as app:
+        held: list[JobView] = []
+        before: int | None = None
+        while page := await app.jobs.list(state=["scheduled"], limit=_PAGE, before=before):
+            held += [job for job in page if job.blocked_by == "restore"]
+            before = page[-1].id
+        return sorted(held, key=lambda job: (job.scheduled_at, job.id))
+
+
+async def _release(database: str | None) -> int:
+    async with opened(database) as app:
+        return await app.store.release_held()
+
+
+async def _hold(database: str | None, force: bool) -> int:
+    async with opened(database) as app:
+        alive = [worker.name for worker in await app.jobs.workers() if worker.state == "alive"]
+        if alive and not force:
+            fail(
+                f"Workers seem to be alive: {', '.join(alive)}. Stop them first, or what they do now would be taken "
+                "from them; --force where they belong to the time before the restore."
+            )
+        return await app.store.hold_due(app.clock.now())
