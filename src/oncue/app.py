@@ -175,21 +175,9 @@ class OnCue(Declarations):
         Raises InvalidTime, InvalidJob, PayloadTooLarge (nothing was stored), or a StoreError.
         """
         wanted = Scheduled(
-            call,
-            delay,
-            at,
-            key,
-            on_conflict,
-            max_wait,
-            while_started,
-            group,
-            queue,
-            priority,
-            max_late,
-            when_late,
-            max_attempts,
-            metadata,
-        )
+            call, delay, at, key, on_conflict, max_wait, while_started, group, queue, priority, max_late, when_late,
+            max_attempts, metadata,
+        )  # fmt: skip
         if connection is not None:
             return self.sync.schedule_as(wanted, connection)
         job = new_job(wanted, self.clock.now())

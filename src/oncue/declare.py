@@ -72,19 +72,9 @@ class Declarations:
         Raises ConfigError for a value, name or signature that can't work.
         """
         options = TaskOptions(
-            retry,
-            timeout,
-            queue,
-            priority,
-            limit,
-            group_limit,
-            concurrency,
-            max_late,
-            when_late,
-            on_retry,
-            retention,
+            retry, timeout, queue, priority, limit, group_limit, concurrency, max_late, when_late, on_retry, retention,
             on_discard,
-        )
+        )  # fmt: skip
 
         def register(function: Callable[..., Any]) -> Task[Any, Any]:
             task = make_task(function, name, aliases, options)
