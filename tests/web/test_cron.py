@@ -58,8 +58,11 @@ class Trial:
 
 
 @pytest.fixture
-def trial(url: str) -> Trial:
-    return Trial(url)
+def trial(url: str) -> Iterator[Trial]:
+    trial = Trial(url)
+    yield trial
+    # Closing the application also closes the connection of its synchronous calls.
+    asyncio.run(_counts(trial.outside))
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
