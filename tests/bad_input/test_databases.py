@@ -69,6 +69,20 @@ async def test_a_percent_sign_names_what_a_url_cannot_hold(tmp_path: Path) -> No
         assert (tmp_path / "trial#1 ü.db").is_file()
 
 
+async def test_a_relative_path_means_the_same_file_after_the_folder_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = _app(Path("jobs.db"))
+    (tmp_path / "elsewhere").mkdir()
+    async with app:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        await _schedule(app, "async")
+        app.sync.schedule(app.tasks["work"].call("sync"), delay=3600)
+    assert _tokens(tmp_path / "jobs.db") == ["async", "sync"]
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_the_wrong_wake_url_is_refused_at_once() -> None:
     with pytest.raises(errors.ConfigError, match=r"amqp://broker.*local://"):
         OnCue("sqlite:///trial.db", wake="amqp://broker")

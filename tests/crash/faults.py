@@ -55,6 +55,7 @@ class Faults:
         self._after_async("rescue", "rescued", lambda taken, *_: bool(taken))
         self._after_async("advance_schedule", "fired", lambda fired, *_: bool(fired))
         self._before_async("unregister", "signing off")
+        self._before_async("advance_schedule", "about to fire")
         self._before_async("claim", "handing in", lambda self, request: bool(request.acks))
         self._in_migration()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
 from contextlib import closing
 from itertools import pairwise
@@ -66,6 +67,21 @@ def test_a_fire_happens_once_with_two_planners_and_two_workers(stage: Stage) -> 
     done.sort()
     assert len(done) == len(stage.lines("tick"))
     assert all(later - earlier == 1_000_000 for earlier, later in pairwise(done)), done
+
+
+def test_a_fire_happens_once_though_a_second_planner_lags_behind(stage: Stage) -> None:
+    """It is stopped with a fire in its hand, which another makes and a worker runs; then it goes on with it."""
+    lagging = stage.start("planner", cron=True, point="about to fire", signal=signal.SIGSTOP)
+    stage.seen("stopping")
+    players = [stage.ready(role, cron=True) for role in ("planner", "worker")]
+    stage.seen("tick", 2)
+    stage.thaw(lagging)
+    stage.seen("tick", 3)
+    for player in (lagging, *players):
+        stage.stop(player)
+    done = [row[0] for row in stage.rows("SELECT origin_ref FROM oncue_finished WHERE origin = 'cron:tick'")]
+    assert len(done) >= 3
+    assert len(done) == len(set(done)) == len(stage.lines("tick")), sorted(map(str, done))
 
 
 def test_another_process_wakes_a_sleeping_worker(stage: Stage) -> None:

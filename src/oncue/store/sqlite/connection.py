@@ -43,7 +43,8 @@ def path_of(url: str) -> Path:
     name = unquote(parts.path[1:])
     if name == ":memory:":
         raise ConfigError(f"{url!r}: an in-memory database can't survive a restart. Give a file.")
-    return Path(name)
+    # A process that changes its folder later, as daemons do, still means this file.
+    return Path(name).absolute()
 
 
 def connect(path: Path, busy_timeout: float = 10.0) -> sqlite3.Connection:
