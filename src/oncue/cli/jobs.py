@@ -64,7 +64,7 @@ def show_(id: int, database: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(to_json({"job": job_record(job), "attempts": [_attempt(one) for one in attempts], "why": why}))
         return
-    click.echo(f"job {job.id}: {call_text(job)}\n{job.state}: {clean(why)}")
+    click.echo(f"job {job.id}: {call_text(job)}\n  {'state':<14}{job.state}\n  {'why':<14}{clean(why)}")
     _fields(job)
     for one in attempts:
         _life(one)

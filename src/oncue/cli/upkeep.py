@@ -111,13 +111,13 @@ def restored(release: bool, list_: bool, force: bool, database: str | None, as_j
         held = [job_record(job) for job in run(_held(database))]
         show(held, ("id", "task", "args", "scheduled_at", "attempt", "key", "group"), as_json, empty="nothing is held")
         return
-    count = run(_release(database) if release else _hold(database, force))
-    jobs = f"{count} job{'' if count == 1 else 's'}"
-    click.echo(
-        to_json({"released" if release else "held": count})
-        if as_json
-        else f"{jobs} {'released' if release else 'held'}"
-    )
+    count, what = run(_release(database) if release else _hold(database, force)), "released" if release else "held"
+    if as_json:
+        click.echo(to_json({what: count}))
+    else:
+        click.echo(f"{count} job{'' if count == 1 else 's'} {what}")
+        if not release:
+            click.echo("Fires and source rows of before now will be held too, until --release.", err=True)
 
 
 async def _held(database: str | None) -> Sequence[JobView]:
