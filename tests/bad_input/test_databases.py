@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -139,6 +140,29 @@ async def test_a_damaged_database_says_so_and_is_not_made_worse(tmp_path: Path, 
     assert path.stat().st_size >= len(before)
     with pytest.raises(errors.StoreCorrupt, match=f"{path} is damaged"):
         app.sync.schedule_many([app.tasks["work"].call(str(number)) for number in range(300)])
+
+
+async def test_damage_found_by_one_of_many_that_share_a_commit_is_told_in_our_words(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def waits(conn: sqlite3.Connection) -> bool:
+        begun.set()
+        return go_on.wait()
+
+    def finds_damage(conn: sqlite3.Connection) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    async with _app(tmp_path / "jobs.db") as app:
+        first = asyncio.ensure_future(app.store.write(waits))
+        await asyncio.to_thread(begun.wait)
+        told = asyncio.gather(*map(app.store.write, (finds_damage, lambda _: None)), return_exceptions=True)
+        await asyncio.sleep(0)
+        go_on.set()
+        assert await first
+        for error in await told:
+            assert isinstance(error, errors.StoreError)
+            assert "jobs.db" in str(error)
+            assert "malformed" in str(error)
 
 
 async def test_a_schema_from_a_newer_version_is_refused_and_unchanged(tmp_path: Path) -> None:

@@ -183,9 +183,10 @@ def _guarded(conn: sqlite3.Connection, operation: Callable[[Any], Any], *, alone
     conn.execute("SAVEPOINT oncue_op")
     try:
         result = operation(conn)
-    except sqlite3.OperationalError:
-        raise
     except BaseException as error:
+        # The database itself failed (locked, full, damaged): that is no matter of one operation.
+        if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError):
+            raise
         conn.execute("ROLLBACK TO oncue_op")
         conn.execute("RELEASE oncue_op")
         return None, error
