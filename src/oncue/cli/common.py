@@ -87,9 +87,10 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            meant = f" Did you mean {name.removesuffix('.py')}:...?" if name.endswith(".py") else ""
             raise click.UsageError(
                 f"There is no module {error.name!r} in {Path.cwd()} or on Python's path. Run this from the folder "
-                "that holds it, or set PYTHONPATH."
+                f"that holds it, or set PYTHONPATH.{meant}"
             ) from error
         _broken(name, error)
     except Exception as error:

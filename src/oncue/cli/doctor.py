@@ -22,6 +22,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "FAIL": "red"}
 _OVERDUE = 10 * SECOND
 _AHEAD = 5 * SECOND
 _UNPLANNED = 90 * SECOND
+_UNSWEPT = 600 * SECOND
 _PATIENCE = 2.0
 _MOST = 1000
 _RELEASED = 1_735_689_600 * SECOND  # 2025: no clock that is right shows an earlier time
@@ -64,7 +65,7 @@ async def _examine(app: OnCue, *, with_code: bool) -> list[Check]:
         checks += await app.store.check()
         checks += await _wake(app)
         checks += await _jobs_and_workers(app)
-        checks += [await _clock(app), *await _blockers(app), await _schedules(app)]
+        checks += [await _clock(app), *await _blockers(app), await _schedules(app), *await _sources(app)]
         if with_code:
             checks.append(await _code(app))
     except StoreError as error:
@@ -198,6 +199,27 @@ async def _schedules(app: OnCue) -> Check:
         return Check("schedules", "warn", f"{', '.join(over)} will never fire again", "Mend the expression in code.")
     paused = len(rows) - len(active)
     return Check("schedules", "ok", f"{len(active)} with a next fire" + (f", {paused} paused" if paused else ""))
+
+
+async def _sources(app: OnCue) -> list[Check]:
+    """Tell how the last sweep of each source went: rows and jobs that differ then stay apart until it is mended."""
+    now, checks = app.clock.now(), []
+    for one in await app.sources.status():
+        name = f"source {one.name}"
+        if one.drift is not None:
+            troubles = [*one.drift.get("problems", ())]
+            if waiting := one.drift.get("waiting_for_key"):
+                troubles.append(f"rows {', '.join(map(str, waiting))} wait for a key that another row's job has")
+            found = "; ".join(troubles) or f"{one.unreadable} rows can't be read"
+            checks.append(Check(name, "FAIL", found, "Mend the rows, or the declaration in code; then sweep again."))
+        elif one.swept_at is None or one.swept_at < now - _UNSWEPT:
+            last = "never" if one.swept_at is None else Moment(one.swept_at).near
+            remedy = "Start a worker, have a cron call the route, or drop the source's row if the code is gone."
+            checks.append(Check(name, "warn", f"last swept: {last}", remedy))
+        else:
+            done = f"made {one.made}, moved {one.moved}, cancelled {one.cancelled} jobs so far"
+            checks.append(Check(name, "ok", f"swept {Moment(one.swept_at).near}; rows and jobs agree; {done}"))
+    return checks
 
 
 async def _code(app: OnCue) -> Check:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import click
 import msgspec
@@ -17,6 +16,7 @@ from oncue.why import seconds
 
 Record = Mapping[str, Any]
 _TIMES = ("scheduled_at", "eligible_at", "started_at", "finished_at", "created_at")
+_MAY_WRAP = {"args", "task", "runs", "note", "blocked_by", "name"}
 _COLOURS = {
     "running": "cyan",
     "completed": "green",
@@ -29,11 +29,13 @@ _COLOURS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Moment:
-    """A time to show, in microseconds since the epoch."""
+    """A time to show, in microseconds since the epoch. No dataclass: JSON would hold its fields, and not the time."""
 
-    us: int
+    __slots__ = ("us",)
+
+    def __init__(self, us: int) -> None:
+        self.us = us
 
     @property
     def iso(self) -> str:
@@ -84,10 +86,15 @@ def _table(records: Sequence[Record], columns: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    # What is empty everywhere would only take room from the rest.
+    columns = [column for column in columns if any(plain(record[column]) for record in records)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        number = all(isinstance(record[column], int) for record in records)
-        table.add_column(column.replace("_", " "), justify="right" if number else "left", overflow="fold")
+        justify: Literal["right", "left"] = (
+            "right" if all(type(record[column]) is int for record in records) else "left"
+        )
+        heading = column.removesuffix("_at").replace("_", " ")
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=column not in _MAY_WRAP)
     for record in records:
         texts = ((record[column], _pretty(record[column])) for column in columns)
         table.add_row(

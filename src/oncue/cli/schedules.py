@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 from zoneinfo import ZoneInfo
 
 import click
 
-from oncue.app import OnCue
 from oncue.cli.common import Commands, as_json, database, fail, opened, run
 from oncue.cli.output import moment, show
-from oncue.clock import from_us
+from oncue.clock import SystemClock, from_us
 from oncue.cron import Cron, Every, parse_schedule
 from oncue.planner import Planner
 from oncue.store import ScheduleRow
+
+_MOST_NAMED = 10
 
 
 @click.group(cls=Commands)
@@ -66,7 +67,7 @@ def preview(
         raise click.UsageError("Give the NAME of a schedule, or an expression with --cron, one of them.")
     if name is not None and timezone is not None:
         raise click.UsageError("A stored schedule has its own time zone: --timezone goes with --cron.")
-    now = OnCue(database).clock.now()
+    now = SystemClock().now()
     when = parse_schedule(expression, timezone or "UTC") if expression else run(_stored(database, name or ""))
     fires = when.upcoming(now, count)
     zone = ZoneInfo(when.timezone if isinstance(when, Cron) else "UTC")
@@ -74,26 +75,25 @@ def preview(
     records = []
     for fire in fires:
         local = from_us(fire).astimezone(zone)
-        records.append(
-            {"local": f"{local:%a} {local.isoformat(' ')}", "utc": moment(fire), "note": _edge(local, before)}
-        )
+        utc = from_us(fire).isoformat().replace("+00:00", "Z")
+        records.append({"local": f"{local:%a} {local.isoformat(' ')}", "utc": utc, "note": _edge(local, before)})
         before = local
     show(records, ("local", "utc", "note"), as_json, empty="it never fires again")
 
 
 async def _stored(database: str | None, name: str) -> Cron | Every:
     async with opened(database) as app:
-        row = next((row for row in await app.store.schedules() if row.name == name), None)
-    if row is None:
-        _unknown(name)
-    return parse_schedule(row.expression, row.timezone)
+        rows = {row.name: row for row in await app.store.schedules()}
+    if name not in rows:
+        _unknown(name, list(rows))
+    return parse_schedule(rows[name].expression, rows[name].timezone)
 
 
 def _edge(local: datetime, before: datetime) -> str:
     """Say in words where a clock change touches this fire."""
     just_before = (local.astimezone(ZoneInfo("UTC")) - timedelta(seconds=1)).astimezone(local.tzinfo)
-    if just_before.utcoffset() != local.utcoffset():
-        return "at the clock change: right after the hour that is left out or the start of the repeated one"
+    if (just_before.utcoffset() or timedelta()) < (local.utcoffset() or timedelta()):
+        return "right after the hour that the clock leaves out"
     if local.fold:
         return "the repeated hour, second time"
     if local.replace(fold=1).utcoffset() != local.utcoffset():
@@ -133,13 +133,13 @@ def run_now(name: str, database: str | None) -> None:
 def _steer(name: str, database: str | None, action: Callable[[Planner], Awaitable[Any]]) -> Any:
     async def work() -> Any:
         async with opened(database) as app:
-            return await action(Planner(app.store, app.clock, app.name, {}))
+            answer = await action(Planner(app.store, app.clock, app.name, {}))
+            return answer or _unknown(name, [row.name for row in await app.store.schedules()])
 
-    answer = run(work())
-    if not answer:
-        _unknown(name)
-    return answer
+    return run(work())
 
 
-def _unknown(name: str) -> NoReturn:
-    fail(f"There is no schedule {name!r}. `oncue schedules list` names them; a worker stores those of its application.")
+def _unknown(name: str, stored: Sequence[str]) -> NoReturn:
+    known = f"Stored are: {', '.join(stored[:_MOST_NAMED])}" if stored else "None is stored"
+    more = ", ..." if len(stored) > _MOST_NAMED else ""
+    fail(f"There is no schedule {name!r}. {known}{more}. A worker stores those of its application when it starts.")

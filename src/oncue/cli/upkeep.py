@@ -29,8 +29,9 @@ def drain(app: str, limit: int | None, seconds: float | None, as_json: bool) -> 
 
     Plans cron and reconciles sources first. Exit code 0 also where jobs failed: they are retried or told of.
     """
+    loaded = load_app(app)
     _log_to_stderr()
-    done = asdict(run(load_app(app).drain(limit=limit, seconds=seconds)))
+    done = asdict(run(loaded.drain(limit=limit, seconds=seconds)))
     done["next_due"] = None if done["next_due"] is None else done["next_due"].isoformat()
     _told(done, as_json)
 
@@ -40,8 +41,8 @@ def drain(app: str, limit: int | None, seconds: float | None, as_json: bool) -> 
 @as_json
 def sweep(app: str, as_json: bool) -> None:
     """Do one sweep for APP (module:attribute): rescue, plan cron, reconcile sources, prune."""
-    _log_to_stderr()
     loaded = load_app(app)
+    _log_to_stderr()
 
     async def work() -> Swept:
         async with loaded:
