@@ -193,19 +193,3 @@ async def test_a_watch_that_is_closed_in_the_moment_of_a_change_stays_closed(tmp
     await other.anything()
     another.close()
     assert len(heard.heard) == seen
-
-
-@pytest.mark.parametrize("kind", ["notified", "polled"])
-async def test_a_watch_tells_again_since_a_commit_shows_later_than_it_is_written(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SQLite writes the log, syncs it, and only then lets others see the commit; a look in between sees nothing."""
-    if kind == "polled":
-        monkeypatch.setattr("oncue.wake.watch._Inotify", none_left)
-        monkeypatch.setattr("oncue.wake.watch._Kqueue", none_left)
-    path, heard = tmp_path / "file", Ear()
-    path.write_text("x")
-    watch, _ = watch_file(path, lambda: heard(None))
-    path.write_text("longer")
-    await heard.until(lambda told: len(told) >= 5)
-    watch.close()

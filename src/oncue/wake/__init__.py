@@ -23,6 +23,7 @@ class Wake(Protocol):
         """Have ``heard(due)`` called on this loop for each hint; the returned function ends that.
 
         ``due`` is the earliest due time hinted at, in microseconds; None when only "something changed" is known.
+        A hint may be heard a moment before its commit can be read: who must not miss it looks with the write lock.
         """
         ...
 

@@ -15,9 +15,6 @@ from typing import Protocol
 _IN_MODIFY, _IN_NONBLOCK, _IN_CLOEXEC = 0x2, 0o4000, 0o2000000
 _POLL = 0.05
 _QUIET = 0.001
-# A commit is written to the file, then synced to the disk, and only then seen by others: so look again, for a while.
-_AGAIN = (0.003, 0.01, 0.04, 0.15, 0.5, 1.5)
-_POLLS_AGAIN = 40
 
 
 class FileWatch(Protocol):
@@ -29,7 +26,7 @@ class FileWatch(Protocol):
 
 
 def watch_file(path: Path, changed: Callable[[], None]) -> tuple[FileWatch, str | None]:
-    """Call ``changed`` on the running loop after each write to the file, and again in the moments that follow.
+    """Call ``changed`` on the running loop after each write to the file.
 
     Returns the watch, and why it is only a poll where it is one.
     """
@@ -53,33 +50,22 @@ class _Quietened:
     def __init__(self, fd: int, read: Callable[[], object], changed: Callable[[], None]) -> None:
         self._fd, self._take, self._changed = fd, read, changed
         self._loop = asyncio.get_running_loop()
-        self._next: asyncio.TimerHandle | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._listen()
+
+    def _listen(self) -> None:
         self._loop.add_reader(self._fd, self._read)
 
     def _read(self) -> None:
         self._take()
         self._loop.remove_reader(self._fd)
-        self._after(_QUIET, self._listen)
+        self._pause = self._loop.call_later(_QUIET, self._listen)
         self._changed()
-
-    def _listen(self) -> None:
-        self._loop.add_reader(self._fd, self._read)
-        self._after(_AGAIN[0], lambda: self._again(1))
-
-    def _again(self, step: int) -> None:
-        if step < len(_AGAIN):
-            self._after(_AGAIN[step], lambda: self._again(step + 1))
-        self._changed()
-
-    def _after(self, seconds: float, call: Callable[[], None]) -> None:
-        if self._next is not None:
-            self._next.cancel()
-        self._next = self._loop.call_later(seconds, call)
 
     def close(self) -> None:
         """End the watch."""
-        if self._next is not None:
-            self._next.cancel()
+        if self._pause is not None:
+            self._pause.cancel()
         self._loop.remove_reader(self._fd)
 
 
@@ -121,7 +107,7 @@ class _Kqueue(_Quietened):
 
 class _Poll:
     def __init__(self, path: Path, changed: Callable[[], None]) -> None:
-        self._path, self._changed, self._seen, self._left = path, changed, self._stamp(path), 0
+        self._path, self._changed, self._seen = path, changed, self._stamp(path)
         self._loop = asyncio.get_running_loop()
         self._handle = self._loop.call_later(_POLL, self._look)
 
@@ -136,9 +122,7 @@ class _Poll:
     def _look(self) -> None:
         stamp = self._stamp(self._path)
         if stamp != self._seen:
-            self._seen, self._left = stamp, _POLLS_AGAIN
-        if self._left:
-            self._left -= 1
+            self._seen = stamp
             self._changed()
         self._handle = self._loop.call_later(_POLL, self._look)
 
