@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import builtins
 import contextlib
 import doctest
 import inspect
@@ -94,6 +95,8 @@ class Page:
     def __init__(self, runner: asyncio.Runner) -> None:
         # A real module, since annotations are resolved and tasks are named through it.
         self.module = types.ModuleType("page")
+        # `exec` adds this by itself, but an awaiting block is no `exec`, and C code that imports looks for it.
+        vars(self.module)["__builtins__"] = builtins
         sys.modules["page"] = self.module
         self.runner = runner
         self.started: list[Started] = []

@@ -22,13 +22,14 @@ def result(page: Path, text: str) -> tuple[int, str]:
 GOOD = """
 # A page
 <!-- snippet: setup
-import asyncio
+import asyncio, datetime
 x = 20
 -->
 ```python
 async def more(n: int) -> int:
     return n + 2
 y = await more(x)
+assert f"{datetime.date(2026, 3, 27):%a}" == "Fri"
 ```
 Then:
 <!-- snippet: file tool.py -->
