@@ -17,6 +17,7 @@ from oncue.handle import JobHandle, handles
 from oncue.job import Cancelled, Conflict, WhenLate, WhileStarted
 from oncue.jobs import Jobs
 from oncue.lifespan import Lifespan
+from oncue.results import Results
 from oncue.scheduling import Delay, Scheduled, due_time, new_job
 from oncue.settings import DEFAULT_URL
 from oncue.store import open_store
@@ -72,6 +73,7 @@ class OnCue(Declarations):
         self.store = open_store(url, clock, **store_options)
         self.wake = open_wake(wake, url)
         self.jobs = Jobs(self.store, clock)
+        self.results = Results(self.store, self.wake)
 
     @contextmanager
     def bound_to(self, url: str, clock: Clock, **store_options: Any) -> Iterator[None]:
@@ -81,12 +83,12 @@ class OnCue(Declarations):
         """
         if self._opened:
             raise ConfigError(f"The application is open on {self.url}: close it before it is bound to {url}.")
-        before = self.url, self.clock, self.store, self.wake, self.jobs
+        before = self.url, self.clock, self.store, self.wake, self.jobs, self.results
         self._bind(url, None, clock, store_options)
         try:
             yield
         finally:
-            self.url, self.clock, self.store, self.wake, self.jobs = before
+            self.url, self.clock, self.store, self.wake, self.jobs, self.results = before
 
     @property
     def sources(self) -> Sources:

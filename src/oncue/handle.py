@@ -11,7 +11,7 @@ import msgspec
 
 from oncue.clock import from_us
 from oncue.errors import JobCancelled, JobFailed, ResultNotKept, ResultTimeout, UnknownJob
-from oncue.job import FINAL, Inserted, InsertStatus
+from oncue.job import Inserted, InsertStatus
 from oncue.scheduling import Scheduled
 from oncue.task import Call
 
@@ -49,24 +49,13 @@ class JobHandle(Generic[R]):
         ResultNotKept (completed with a result that could not be stored, or is not of the task's type any more), and
         UnknownJob where the finished row has been pruned already.
         """
-        changed = asyncio.Event()
-        unlisten = self._app.wake.listen(lambda _: changed.set())
         try:
             async with asyncio.timeout(timeout):
-                while True:
-                    changed.clear()
-                    row = await self._app.jobs.get(self.id)
-                    if row is None:
-                        raise UnknownJob(f"Job {self.id} is not in the kept history any more; its retention is over.")
-                    if row.state in FINAL:
-                        break
-                    await changed.wait()
-                    # A commit is heard as it is written, before it can be read: this waits for its end.
-                    await self._app.store.write(lambda _: None)
+                row = await self._app.results.wait(self.id)
         except TimeoutError:
             raise ResultTimeout(f"Job {self.id} was not final after {timeout:g} s; it goes on.") from None
-        finally:
-            unlisten()
+        if row is None:
+            raise UnknownJob(f"Job {self.id} is not in the kept history any more; its retention is over.")
         if row.state == "discarded":
             raise JobFailed(f"Job {self.id} ({row.task}) was discarded: {row.reason}. Last error: {row.error}")
         if row.state == "cancelled":

@@ -67,6 +67,8 @@ class TaskOptions:
             raise ConfigError(f"when_late is 'run', 'skip' or 'fail', not {self.when_late!r}.")
         if self.on_retry not in ("hold", "yield"):
             raise ConfigError(f"on_retry is 'hold' or 'yield', not {self.on_retry!r}.")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise ConfigError(f"concurrency is at least 1, not {self.concurrency!r}.")
 
     @property
     def rules(self) -> Rules:
@@ -172,6 +174,8 @@ def make_task(
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ConfigError(f"{name}: *{parameter.name} can't be stored by name. Take a list or a dict instead.")
         hint = hints.get(parameter.name, Any)
+        if hint is JobContext:
+            raise ConfigError(f"{name}: the context comes first; make {parameter.name} its first parameter.")
         plain = (parameter.name, hint)
         fields.append(plain if parameter.default is parameter.empty else (*plain, _default(name, parameter)))
     arguments = _struct(name, fields) if fields else None

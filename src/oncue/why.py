@@ -16,7 +16,7 @@ _CAP = "cap:"
 async def why(job: JobView, store: Store, now: int, workers: Sequence[WorkerView]) -> str:
     """Return why ``job`` does not run at ``now`` (microseconds since the epoch), or what became of it."""
     if job.state in FINAL:
-        return f"it is {job.state}" + (f": {job.reason}" if job.reason else "")
+        return job.reason or f"it is {job.state}"
     if job.state == "running":
         return _running(job, now, workers)
     if job.eligible_at is None:

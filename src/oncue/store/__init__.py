@@ -205,6 +205,10 @@ class Store(Protocol):
         """Return a job, waiting, running or final; None where there is none."""
         ...
 
+    async def gone(self, ids: Sequence[int]) -> list[int]:
+        """Return those of ``ids`` that wait and run no more; waits for a commit that is being written."""
+        ...
+
     async def attempts(self, id: int) -> list[AttemptView]:
         """Return the attempts that did not end the job, oldest first."""
         ...

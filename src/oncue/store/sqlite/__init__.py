@@ -219,6 +219,10 @@ class SqliteStore:
         """Return a job, waiting, running or final; None where there is none."""
         return await self.read(lambda conn: read.get_job(conn, id))
 
+    async def gone(self, ids: Sequence[int]) -> list[int]:
+        """Return those of ``ids`` that wait and run no more; waits for a commit that is being written."""
+        return await self.write(lambda conn: read.gone(conn, ids))
+
     async def attempts(self, id: int) -> list[AttemptView]:
         """Return the attempts that did not end the job, oldest first."""
         return await self.read(lambda conn: read.attempts(conn, id))

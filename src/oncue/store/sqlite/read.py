@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -46,6 +47,12 @@ def get_job(conn: sqlite3.Connection, id: int) -> JobView | None:
     """Return one job, or None."""
     found = list_jobs(conn, 1, id=id)
     return found[0] if found else None
+
+
+def gone(conn: sqlite3.Connection, ids: Sequence[int]) -> list[int]:
+    """Return those of ``ids`` that wait and run no more."""
+    found: list[int] = fetch(conn, "gone", ids=as_json(ids))
+    return found
 
 
 def attempts(conn: sqlite3.Connection, id: int) -> list[AttemptView]:

@@ -259,6 +259,10 @@ SELECT json_group_array(json(j)) FROM (
   FROM oncue_finished WHERE {finished}
   ORDER BY id DESC LIMIT :limit);
 
+-- name: gone
+SELECT json_group_array(value) FROM json_each(:ids)
+WHERE NOT EXISTS (SELECT 1 FROM oncue_job WHERE id = value);
+
 -- name: attempts_of
 SELECT json_group_array(json_object(
   'attempt', attempt, 'outcome', outcome, 'scheduled_at', scheduled_at, 'started_at', started_at,

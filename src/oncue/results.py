@@ -1,0 +1,58 @@
+"""Waiting for jobs to end: one look for all who wait, after each commit that is heard."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oncue.store import Store
+    from oncue.store.views import JobView
+    from oncue.wake import Wake
+
+
+class Results:
+    """Tells each waiter when its job is final, also one that another process ended."""
+
+    def __init__(self, store: Store, wake: Wake) -> None:
+        self._store, self._wake = store, wake
+        self._waiting: dict[int, set[asyncio.Future[JobView | None]]] = {}
+        self._changed = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
+
+    async def wait(self, id: int) -> JobView | None:
+        """Return the job once it is final; None where it is not in the kept history (any more)."""
+        future: asyncio.Future[JobView | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(id, set()).add(future)
+        self._changed.set()
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        try:
+            return await future
+        finally:
+            waiters = self._waiting.get(id, set())
+            waiters.discard(future)
+            if not waiters:
+                self._waiting.pop(id, None)
+            self._changed.set()
+
+    async def _look(self) -> None:
+        unlisten = self._wake.listen(lambda _: self._changed.set())
+        try:
+            while self._waiting:
+                self._changed.clear()
+                # With the write lock: a commit is heard as it is written, a moment before it can be read.
+                for id in await self._store.gone(list(self._waiting)):
+                    row = await self._store.job(id)
+                    for future in self._waiting.pop(id, set()):
+                        if not future.done():
+                            future.set_result(row)
+                if self._waiting:
+                    await self._changed.wait()
+        except Exception as error:
+            waiting, self._waiting = self._waiting, {}
+            for future in (one for waiters in waiting.values() for one in waiters):
+                if not future.done():
+                    future.set_exception(error)
+        finally:
+            unlisten()
