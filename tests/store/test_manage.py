@@ -76,6 +76,17 @@ async def test_a_key_cancels_the_waiting_job_and_asks_the_started_one(bench: Ben
     assert (await bench.state(started), await bench.ids(worker)) == ("completed", [])
 
 
+async def test_cancelling_the_started_job_by_its_id_frees_its_key_for_the_waiting_one(bench: Bench) -> None:
+    worker = await bench.worker()
+    (started,) = await bench.add(job(key="k"))
+    (got,) = await bench.claim(worker)
+    (waiting,) = await bench.add(job(key="k"))
+    await bench.done(worker, got, Failed("E", delay=60 * S))
+    assert await bench.ids(worker) == []
+    assert await cancel(bench, id=started) == "prevented"
+    assert await bench.ids(worker) == [waiting]
+
+
 async def test_cancelling_what_is_not_there_is_too_late(bench: Bench) -> None:
     assert await cancel(bench, id=999) == "too late"
     assert await cancel(bench, key="nobody") == "too late"

@@ -59,6 +59,8 @@ async def until(app: OnCue, true: Callable[[], Awaitable[bool]]) -> None:
             if await true():
                 return
             await changed.wait()
+            # A commit may be heard before it can be read: this waits for its end.
+            await app.store.write(lambda _: None)
     finally:
         unlisten()
 
