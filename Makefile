@@ -50,8 +50,9 @@ bench: $(READY) ## Measure, beside the peers
 docs: $(READY) ## Run what the documentation shows and check its links
 	$(BIN)/pytest -n $(WORKERS) tests/docs
 
-soak: $(READY) ## Run the tests that kill processes, again and again; ROUNDS=10 by default
-	for round in $$(seq $(or $(ROUNDS),10)); do $(BIN)/pytest -q -n $(WORKERS) tests/crash || exit 1; done
+soak: $(READY) ## Kill processes and try random lives for MINUTES=10, with many more cases than the tests
+	ONCUE_SOAK_MINUTES=$(or $(MINUTES),10) $(BIN)/pytest -q -s tests/crash
+	ONCUE_SIMULATIONS=2000 ONCUE_SIMULATION_STEPS=200 $(BIN)/pytest -q --timeout 7200 tests/simulation
 
 format: $(READY) ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix $(CODE)
