@@ -123,7 +123,7 @@ def _workers(workers: Sequence[WorkerView], counts: Counts, now: int) -> Check:
         remedy = "Start one: oncue worker module:app"
         if not counts.due:
             return Check("workers", "warn", found, remedy)
-        return Check("workers", "FAIL", f"{found}; {counts.due} jobs are due", remedy)
+        return Check("workers", "FAIL", f"{found}; {_jobs(counts.due)} due", remedy)
     bad = [one.name for one in workers if one.state != "alive" and one.running]
     if bad:
         return Check("workers", "warn", found, f"The next sweep takes back the jobs of {', '.join(bad)}.")
@@ -145,8 +145,8 @@ async def _overdue(app: OnCue) -> Check:
         f"job {job.id} ({job.task}), due {Moment(job.scheduled_at).near}: {await app.jobs.why(job)}"
         for job in (free or late)[:3]
     ]
-    number = f"{len(late)}{' or more' if len(late) == _MOST else ''}"
-    found = f"{number} {'job is' if len(late) == 1 else 'jobs are'} due and not running; {'; '.join(shown)}"
+    number = f"{_jobs(len(late))}{' or more' if len(late) == _MOST else ''}"
+    found = f"{number} due and not running; {'; '.join(shown)}"
     if free:
         return Check("overdue jobs", "FAIL", found, "Is a worker for their queue alive, with enough --concurrency?")
     return Check("overdue jobs", "warn", found, "They wait as they should; `oncue jobs show ID` tells for what.")
@@ -171,7 +171,7 @@ async def _blockers(app: OnCue) -> list[Check]:
     held = sum(blocker.waiting for blocker in blockers if blocker.name == "restore")
     if held:
         remedy = "Look: oncue restored --list. Then oncue jobs cancel ID, and oncue restored --release."
-        checks.append(Check("restored", "warn", f"{held} jobs are held after a restore", remedy))
+        checks.append(Check("restored", "warn", f"{_jobs(held)} held after a restore", remedy))
     stuck = [
         blocker.name
         for blocker in blockers
@@ -183,7 +183,7 @@ async def _blockers(app: OnCue) -> list[Check]:
         checks.append(Check("blockers", "warn", found, "The next sweep frees them: oncue sweep module:app does one."))
     else:
         waiting = sum(blocker.waiting for blocker in blockers) - held
-        checks.append(Check("blockers", "ok", f"{waiting} jobs wait behind others, none in vain"))
+        checks.append(Check("blockers", "ok", f"{_jobs(waiting)} behind others, none in vain"))
     return checks
 
 
@@ -235,4 +235,10 @@ async def _code(app: OnCue) -> Check:
         return Check(
             "code", "warn", f"schedules not stored yet: {', '.join(missing)}", "A worker stores them at start."
         )
-    return Check("code", "ok", f"it has all {len({job.task for job in waiting})} tasks that jobs wait for")
+    return Check(
+        "code", "ok", f"it has the tasks of all {_jobs(len(waiting))} that wait" if waiting else "nothing waits"
+    )
+
+
+def _jobs(count: int) -> str:
+    return f"{count} job{'' if count == 1 else 's'}"
