@@ -187,16 +187,25 @@ async def _stop_on_signals() -> AsyncIterator[asyncio.Event]:
 
     def told(number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
-        if seen:
+        # Noted before anything is said: whoever reads it may answer with the second signal in the middle of this.
+        seen.append(number)
+        if len(seen) > 1:
             os.write(2, f"oncue: {name} again: ending at once; running jobs run again elsewhere\n".encode())
             os._exit(128 + number)
         os.write(2, f"oncue: {name}: stopping; once more ends at once\n".encode())
-        seen.append(number)
         loop.call_soon_threadsafe(stop.set)
 
-    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
+    # A handler of our own, since the loop's would wait where a job blocks the loop; the loop's as well, since it has a
+    # signal wake a loop that is about to sleep.
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        with contextlib.suppress(NotImplementedError):  # Windows, whose loop wakes anyway
+            loop.add_signal_handler(number, lambda: None)
+        signal.signal(number, told)
     try:
         yield stop
     finally:
         for number, handler in before.items():
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
             signal.signal(number, handler)

@@ -1,0 +1,34 @@
+"""A folder with an application, which the command is run in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.stage import APP, Running, Stage, environment
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    (tmp_path / "trial.py").write_text(APP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path / 'trial.db'}")
+    return Stage(tmp_path, environment(tmp_path / "trial.db"))
+
+
+@pytest.fixture
+def start(stage: Stage) -> Iterator[Start]:
+    """Starts the command as a process, and ends it with the test."""
+    started: list[Running] = []
+
+    def begin(*arguments: str, **variables: str) -> Running:
+        started.append(Running(stage.folder, stage.environment | variables, arguments))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        one.close()
