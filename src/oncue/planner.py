@@ -11,7 +11,7 @@ import msgspec
 
 from oncue.clock import SECOND, Clock
 from oncue.cron import Cron, Every, jitter_us, missed, parse_schedule
-from oncue.job import NewJob
+from oncue.job import NewJob, WhenLate
 from oncue.store import ScheduleRow, Store
 from oncue.task import Call, Missed, Overlap
 
@@ -41,6 +41,8 @@ class _Options(msgspec.Struct, omit_defaults=True):
     missed: Missed = "once"
     max_missed: int = 10
     jitter: float = 0.0
+    max_late: int | None = None
+    when_late: WhenLate = "run"
 
 
 class Planner:
@@ -56,10 +58,10 @@ class Planner:
         found = {row.name: row for row in await self._store.schedules()}
         for name, row in wanted.items():
             old = found.get(name)
-            if old is not None and _definition(old) == _definition(row):
+            if old is not None and old.next_at is not None and _definition(old) == _definition(row):
                 continue
             changed_when = old is None or (old.expression, old.timezone) != (row.expression, row.timezone)
-            if not changed_when and old is not None:
+            if not changed_when and old is not None and old.next_at is not None:
                 row.next_at = old.next_at
             await self._store.save_schedule(row)
             log.info("schedule %s %s: %s", name, "added" if old is None else "changed", row.expression)
@@ -79,6 +81,8 @@ class Planner:
             schedule.missed,
             schedule.max_missed,
             schedule.jitter,
+            task.max_late_us,
+            task.options.when_late,
         )
         zone = schedule.when.timezone if isinstance(schedule.when, Cron) else "UTC"
         return ScheduleRow(
@@ -102,7 +106,18 @@ class Planner:
         fired = 0
         for row in await self._store.schedules():
             if not row.paused and row.next_at is not None and row.next_at <= until:
-                fired += await self._fire(row, until)
+                try:
+                    fired += await self._fire(row, until)
+                except (ValueError, msgspec.ValidationError) as error:
+                    log.error(
+                        "schedule %s can't be read by this version (%s): it is at rest until a start of the version "
+                        "that wrote it, or `oncue schedules resume %s`",
+                        row.name,
+                        error,
+                        row.name,
+                    )
+                    # Without this the other schedules would wait for it, too.
+                    await self._store.advance_schedule(row, None, 0, [])
         return fired
 
     async def _fire(self, row: ScheduleRow, until: int) -> int:
@@ -129,6 +144,8 @@ class Planner:
             due,
             options.max_attempts,
             self._clock.now(),
+            max_late=options.max_late,
+            when_late=options.when_late,
             group=None if options.overlap == "allow" else f"cron:{row.name}",
             origin=f"cron:{row.name}",
             origin_ref=str(nominal),
@@ -142,7 +159,8 @@ class Planner:
         if row is None:
             return False
         when = parse_schedule(row.expression, row.timezone)
-        next_at = row.next_at if paused or not row.paused else when.next_after(self._clock.now())
+        goes_on = not row.paused and row.next_at is not None
+        next_at = row.next_at if paused or goes_on else when.next_after(self._clock.now())
         return await self._store.pause_schedule(name, paused, next_at)
 
     async def run_now(self, name: str) -> int | None:
