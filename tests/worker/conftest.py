@@ -56,11 +56,11 @@ async def until(app: OnCue, true: Callable[[], Awaitable[bool]]) -> None:
     try:
         while True:
             changed.clear()
+            # A commit may be heard before it can be read: this waits for its end.
+            await app.store.write(lambda _: None)
             if await true():
                 return
             await changed.wait()
-            # A commit may be heard before it can be read: this waits for its end.
-            await app.store.write(lambda _: None)
     finally:
         unlisten()
 

@@ -285,3 +285,29 @@ def test_two_schedules_of_one_name_are_refused(still: OnCue) -> None:
     still.cron("* * * * *", name="s")(one)
     with pytest.raises(errors.ConfigError, match="named 's'"):
         still.cron("* * * * *", name="s")(two)
+
+
+async def test_a_schedule_that_this_version_cannot_read_rests_and_holds_up_no_other(
+    still: OnCue, clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    @still.every(60, name="good")
+    async def good() -> None: ...
+
+    @still.every(60, name="newer")
+    async def newer() -> None: ...
+
+    async with still:
+        planner = still.service(worker=False).planner
+        await planner.sync()
+        await still.store.write(
+            lambda conn: conn.execute("UPDATE oncue_schedule SET expression = '@solstice' WHERE name = 'newer'")
+        )
+        clock.move(61)
+        assert await planner.run_once() == 1
+        assert "newer can't be read by this version" in caplog.text
+        assert {row.name: row.next_at is None for row in await still.store.schedules()} == {
+            "good": False,
+            "newer": True,
+        }
+        await planner.sync()
+        assert all(row.next_at is not None for row in await still.store.schedules())
