@@ -66,7 +66,8 @@ def load_app(target: str) -> OnCue:
     A name that is wrong is a usage error; a module that fails is shown with its traceback and ends with 1.
     """
     name, _, attribute = target.partition(":")
-    if not name or not attribute or not all(part.isidentifier() for part in f"{name}.{attribute}".split(".")):
+    good = attribute and all(part.isidentifier() for part in f"{name}.{attribute}".split("."))
+    if not good or name.endswith(".py"):
         hint = f" Did you mean {Path(name).stem}:{attribute or 'app'}?" if Path(name).stem.isidentifier() else ""
         raise click.UsageError(f"{target!r} names no application: write module:attribute, such as trial:app.{hint}")
     if (folder := str(Path.cwd())) not in sys.path:
@@ -87,10 +88,9 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            meant = f" Did you mean {name.removesuffix('.py')}:...?" if name.endswith(".py") else ""
             raise click.UsageError(
                 f"There is no module {error.name!r} in {Path.cwd()} or on Python's path. Run this from the folder "
-                f"that holds it, or set PYTHONPATH.{meant}"
+                "that holds it, or set PYTHONPATH."
             ) from error
         _broken(name, error)
     except Exception as error:
