@@ -66,3 +66,14 @@ def broken_links(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", pages(), ids=title)
 def test_the_links_of_the_page_lead_somewhere(page: Path) -> None:
     assert not broken_links(page)
+
+
+def missing_proofs(page: Path) -> list[str]:
+    tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    defined = set(re.findall(r"def (test_\w+)\(", tests))
+    return [name for name in re.findall(r"`(test_\w+)`", page.read_text()) if name not in defined]
+
+
+@pytest.mark.parametrize("page", pages(), ids=title)
+def test_the_tests_that_the_page_names_as_proof_exist(page: Path) -> None:
+    assert not missing_proofs(page)

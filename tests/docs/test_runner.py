@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.snippets import ROOT, BadPage, read
-from tests.docs.test_pages import anchors, broken_links
+from tests.docs.test_pages import anchors, broken_links, missing_proofs
 
 
 def result(page: Path, text: str) -> tuple[int, str]:
@@ -106,3 +106,9 @@ def test_links_and_anchors(tmp_path: Path) -> None:
         "[a](o.md#one-two) [b](o.md#three) [c](gone.md) `[d](gone.md)` [e](https://example.org) [f](#none)\n"
     )
     assert broken_links(page) == ["o.md#three", "gone.md", "#none"]
+
+
+def test_a_proof_that_does_not_exist_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "p.md"
+    page.write_text("`test_links_and_anchors` `test_nobody_wrote_this`\n")
+    assert missing_proofs(page) == ["test_nobody_wrote_this"]
