@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,11 +14,17 @@ Start = Callable[..., Running]
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     (tmp_path / "trial.py").write_text(APP)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path / 'trial.db'}")
-    return Stage(tmp_path, environment(tmp_path / "trial.db"))
+    # The module belongs to this folder: neither a test before nor one after may see it.
+    before = sys.modules.pop("trial", None)
+    yield Stage(tmp_path, environment(tmp_path / "trial.db"))
+    sys.modules.pop("trial", None)
+    if before is not None:
+        sys.modules["trial"] = before
 
 
 @pytest.fixture

@@ -1,0 +1,114 @@
+"""``oncue doctor`` finds what is wrong, says how to mend it, and is content where all is well."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.cli.stage import SECRET, Stage
+
+SOURCE = """
+app.source(name="trials", table="free_trials", key="question-{id}", due="due_at", task=greet, args=lambda row: greet.call("x"))
+"""
+
+
+def levels(answer: dict[str, Any]) -> dict[str, str]:
+    return {check["name"]: check["level"] for check in answer["checks"]}
+
+
+def found(answer: dict[str, Any], name: str) -> str:
+    return next(f"{check['found']} {check['remedy']}" for check in answer["checks"] if check["name"] == name)
+
+
+async def test_with_a_worker_alive_all_is_well(stage: Stage) -> None:
+    async with stage.load()["app"].worker():
+        done = await asyncio.to_thread(stage.apart, "doctor", "trial:app", "--json", CRON_SECRET=SECRET)
+        plain = await asyncio.to_thread(stage.apart, "doctor", CRON_SECRET=SECRET)
+    answer = json.loads(done.stdout)
+    # The disk of the machine that runs the tests is its own affair.
+    told = {name: level for name, level in levels(answer).items() if name != "disk"}
+    assert set(told.values()) == {"ok"}, answer
+    expected = {"cron secret", "database", "journal", "durability", "writing", "wake", "workers", "schedules", "code"}
+    assert set(told) >= expected
+    assert done.returncode == (0 if answer["ok"] else 1)
+    assert f"ok    database: {stage.database}, schema version 1" in plain.stdout.splitlines()
+
+
+def test_without_a_database_it_says_so_and_makes_none(stage: Stage) -> None:
+    answer = stage.json("doctor", code=1)
+    assert answer["ok"] is False
+    assert f"no database at {stage.database}" in found(answer, "database")
+    assert not stage.database.exists()
+
+
+def test_due_jobs_without_a_worker_fail_and_say_what_to_do(stage: Stage) -> None:
+    names = stage.load()
+
+    async def schedule() -> None:
+        async with names["app"] as app:
+            await app.schedule(names["greet"].call("Ana"), at=datetime.now(UTC) - timedelta(minutes=1))
+
+    asyncio.run(schedule())
+    answer = stage.json("doctor", code=1)
+    assert "1 job due" in found(answer, "workers")
+    assert "oncue worker" in found(answer, "workers")
+    assert "job 1 (greet)" in found(answer, "overdue jobs")
+    assert levels(answer)["overdue jobs"] == "FAIL"
+    assert stage.here("queues", "pause", "default").exit_code == 0
+    assert levels(stage.json("doctor", code=1))["overdue jobs"] == "warn"
+
+
+def test_a_task_that_the_code_lacks_is_found(stage: Stage) -> None:
+    names = stage.load()
+
+    async def schedule() -> None:
+        async with names["app"] as app:
+            await app.schedule(names["greet"].call("Ana"), delay=3600)
+
+    asyncio.run(schedule())
+    trial = stage.folder / "trial.py"
+    trial.write_text(trial.read_text().replace('name="greet"', 'name="welcome"'))
+    answer = stage.json("doctor", "trial:app", code=1)
+    assert "greet" in found(answer, "code")
+    assert "aliases" in found(answer, "code")
+
+
+@pytest.mark.parametrize(("secret", "level"), [("", "warn"), ("short", "FAIL"), (f"{SECRET},{SECRET}2", "ok")])
+def test_the_cron_secret(stage: Stage, monkeypatch: pytest.MonkeyPatch, secret: str, level: str) -> None:
+    assert stage.here("migrate").exit_code == 0
+    monkeypatch.setenv("CRON_SECRET", secret)
+    answer = stage.json("doctor", code=1 if level == "FAIL" else 0)
+    assert levels(answer)["cron secret"] == level
+    assert "short" not in found(answer, "cron secret")
+
+
+def test_a_source_whose_rows_can_not_be_read_is_told_of(stage: Stage) -> None:
+    trial = stage.folder / "trial.py"
+    trial.write_text(trial.read_text() + SOURCE)
+    conn = sqlite3.connect(stage.database)
+    with conn:
+        conn.execute("CREATE TABLE free_trials (id INTEGER PRIMARY KEY, due_at TEXT)")
+        conn.execute("INSERT INTO free_trials VALUES (1, '2026-01-01T00:00:00Z'), (2, 'next tuesday')")
+    assert stage.here("sweep", "trial:app").exit_code == 0
+    assert "next tuesday" in found(stage.json("doctor", code=1), "source trials")
+    with conn:
+        conn.execute("DELETE FROM free_trials WHERE id = 2")
+    conn.close()
+    assert stage.here("sweep", "trial:app").exit_code == 0
+    assert levels(stage.json("doctor", code=1))["source trials"] == "ok"
+
+
+def test_a_damaged_database_fails_without_a_traceback(stage: Stage) -> None:
+    stage.database.write_text("no database at all, whatever its name says " * 50)
+    answer = stage.json("doctor", code=1)
+    assert levels(answer)["database"] == "FAIL"
+    assert str(stage.database) in found(answer, "database")
+
+
+def test_an_app_names_its_own_database(stage: Stage) -> None:
+    assert stage.here("doctor", "trial:app", "--database", stage.url).exit_code == 2
