@@ -13,7 +13,8 @@ import pytest
 from tests.cli.stage import SECRET, Stage
 
 SOURCE = """
-app.source(name="trials", table="free_trials", key="question-{id}", due="due_at", task=greet, args=lambda row: greet.call("x"))
+app.source(name="trials", table="free_trials", key="question-{id}", due="due_at",
+           task=greet, args=lambda row: greet.call("x"))
 """
 
 
