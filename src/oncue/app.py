@@ -17,6 +17,7 @@ from oncue.handle import JobHandle, handles
 from oncue.job import Cancelled, Conflict, WhenLate, WhileStarted
 from oncue.jobs import Jobs
 from oncue.lifespan import Lifespan
+from oncue.recurring import Recurring
 from oncue.results import Results
 from oncue.scheduling import Delay, Scheduled, due_time, new_job
 from oncue.settings import DEFAULT_URL
@@ -43,6 +44,7 @@ class OnCue(Declarations):
     ``name`` tells applications apart that share a database: each owns its schedules.
     ``retention``: how long finished jobs are kept (seconds or timedelta, 7 days by default; None: for ever).
     ``sweep``: seconds between two sweeps. ``clock`` is for tests.
+    ``busy_timeout``: seconds to wait for another process's write lock.
     Raises ConfigError for a URL or value that can't work. Nothing is opened before ``async with app``.
     """
 
@@ -55,9 +57,11 @@ class OnCue(Declarations):
         retention: Delay | None = timedelta(days=7),
         sweep: float = 60.0,
         clock: Clock | None = None,
-        **store_options: Any,
+        busy_timeout: float = 10.0,
     ) -> None:
         super().__init__()
+        if not sweep > 0 or not busy_timeout >= 0:
+            raise ConfigError(f"sweep ({sweep!r}) is above 0 seconds and busy_timeout ({busy_timeout!r}) at least 0.")
         self.name = name
         self.retention_us = None if retention is None else seconds_to_us(retention)
         self.sweep_us = seconds_to_us(sweep)
@@ -66,29 +70,30 @@ class OnCue(Declarations):
         self._opened = 0
         self._door = asyncio.Lock()
         self._sync: SyncOnCue | None = None
-        self._bind(url or os.environ.get("DATABASE_URL") or DEFAULT_URL, wake, clock or SystemClock(), store_options)
+        self._bind(url or os.environ.get("DATABASE_URL") or DEFAULT_URL, wake, clock or SystemClock(), busy_timeout)
 
-    def _bind(self, url: str, wake: str | None, clock: Clock, store_options: dict[str, Any]) -> None:
+    def _bind(self, url: str, wake: str | None, clock: Clock, busy_timeout: float) -> None:
         self.url, self.clock = url, clock
-        self.store = open_store(url, clock, **store_options)
+        self.store = open_store(url, clock, busy_timeout)
         self.wake = open_wake(wake, url)
         self.jobs = Jobs(self.store, clock)
         self.results = Results(self.store, self.wake)
+        self.recurring = Recurring(self.store, clock)
 
     @contextmanager
-    def bound_to(self, url: str, clock: Clock, **store_options: Any) -> Iterator[None]:
+    def bound_to(self, url: str, clock: Clock, busy_timeout: float = 10.0) -> Iterator[None]:
         """Use another database and clock for the length of a ``with`` block: what ``oncue.testing`` does.
 
         Raises ConfigError where the application is open.
         """
         if self._opened:
             raise ConfigError(f"The application is open on {self.url}: close it before it is bound to {url}.")
-        before = self.url, self.clock, self.store, self.wake, self.jobs, self.results
-        self._bind(url, None, clock, store_options)
+        before = self.url, self.clock, self.store, self.wake, self.jobs, self.results, self.recurring
+        self._bind(url, None, clock, busy_timeout)
         try:
             yield
         finally:
-            self.url, self.clock, self.store, self.wake, self.jobs, self.results = before
+            self.url, self.clock, self.store, self.wake, self.jobs, self.results, self.recurring = before
 
     @property
     def sources(self) -> Sources:

@@ -46,6 +46,8 @@ class Declarations:
 
     def task(
         self,
+        bare: None = None,
+        /,
         *,
         name: str | None = None,
         aliases: tuple[str, ...] = (),
@@ -71,6 +73,8 @@ class Declarations:
         or yields it. ``retention``: how long its finished jobs are kept. ``on_discard``: called when one is given up.
         Raises ConfigError for a value, name or signature that can't work.
         """
+        if bare is not None:
+            raise ConfigError("Write @app.task() with parentheses; its options go between them.")
         options = TaskOptions(
             retry, timeout, queue, priority, limit, group_limit, concurrency, max_late, when_late, on_retry, retention,
             on_discard,

@@ -11,6 +11,10 @@ class ConfigError(OnCueError, ValueError):
     """A declaration (task, schedule, source, setting, URL) that can't work; raised when it is made."""
 
 
+class NotOpen(OnCueError, RuntimeError):
+    """The application is not open: nothing can be stored or read before ``async with app`` or ``app.open()``."""
+
+
 class InvalidTime(OnCueError, ValueError):
     """A due time or delay that is not a usable instant."""
 
@@ -33,6 +37,10 @@ class PayloadTooLarge(InvalidJob):
 
 class UnknownTask(OnCueError, LookupError):
     """A task name that this application has not registered."""
+
+
+class UnknownSchedule(OnCueError, LookupError):
+    """No schedule of that name is stored."""
 
 
 class UnknownJob(OnCueError, LookupError):

@@ -59,6 +59,11 @@ class TaskOptions:
     on_discard: DiscardHook | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.retry, Retry):
+            raise ConfigError(f"retry is a Retry, such as Retry(max_attempts=3), not {self.retry!r}.")
+        for name in ("limit", "group_limit"):
+            if not isinstance(value := getattr(self, name), Limit | None):
+                raise ConfigError(f"{name} is a Limit, such as Limit(80, per=1), not {value!r}.")
         checked_name("queue", self.queue)
         checked_whole("priority", self.priority, -100, 100)
         if self.timeout is not None and not self.timeout > 0:
@@ -67,6 +72,7 @@ class TaskOptions:
             raise ConfigError(f"when_late is 'run', 'skip' or 'fail', not {self.when_late!r}.")
         if self.on_retry not in ("hold", "yield"):
             raise ConfigError(f"on_retry is 'hold' or 'yield', not {self.on_retry!r}.")
+        Rules(self.limit, self.group_limit, self.concurrency)
         if self.concurrency is not None and self.concurrency < 1:
             raise ConfigError(f"concurrency is at least 1, not {self.concurrency!r}.")
 
@@ -134,6 +140,9 @@ class Task(Generic[P, R_co]):
             named = dict(zip(self.keyword_only, values[-len(self.keyword_only) :], strict=True))
             values = values[: -len(self.keyword_only)]
         return ((context, *values) if self.takes_context else values), named
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Run the function here and now, as if it were not a task (its own arguments, the context included)."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from oncue.clock import SECOND, Clock
-from oncue.errors import StoreError
+from oncue.errors import ConfigError, StoreError
 from oncue.heartbeat import Heartbeat
 from oncue.job import Ack, Claimed
 from oncue.places import Places
@@ -22,6 +22,7 @@ from oncue.wake import Wake
 
 log = logging.getLogger("oncue.worker")
 _LONGEST_SLEEP = 60 * SECOND
+_LOOK_WHILE_STOPPING = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,19 @@ class WorkerOptions:
     silence: float = 60.0
     queues: frozenset[str] | None = None
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "threads"):
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise ConfigError(f"{name} is a whole number from 1, not {value!r}.")
+        for name in ("lease", "silence"):
+            if not (value := getattr(self, name)) > 0:
+                raise ConfigError(f"{name} is above 0 seconds, not {value!r}.")
+        for name in ("look_ahead", "ack_delay", "grace"):
+            if not (value := getattr(self, name)) >= 0:
+                raise ConfigError(f"{name} is at least 0 seconds, not {value!r}.")
+        if isinstance(self.queues, str):
+            raise ConfigError(f"queues is a set of names, such as frozenset({{'mail'}}), not {self.queues!r}.")
 
 
 class Worker:
@@ -263,8 +277,7 @@ class Worker:
         await self._drain(self.options.grace)
         self.places.give_up()
         try:
-            if self.places.acks and self.id:
-                await self.run_once()
+            await self._hand_in()
             if self.id:
                 await self.store.unregister(self.id)
         except StoreError as error:
@@ -280,6 +293,13 @@ class Worker:
     async def _drain(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while self.places.runs and (left := end - time.monotonic()) > 0:
-            await self.places.next_end(left)
-            if self.places.acks and self.id:
+            await self._hand_in()
+            await self.places.next_end(min(left, _LOOK_WHILE_STOPPING))
+
+    async def _hand_in(self) -> None:
+        """Write what has ended, and hear of jobs that were cancelled meanwhile."""
+        if self.id:
+            try:
                 await self.run_once()
+            except StoreError as error:
+                log.error("outcomes can't be written while stopping; trying on within the grace: %s", error)

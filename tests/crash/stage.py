@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -109,9 +111,22 @@ class Stage:
         assert found == code, f"process {player.pid}: {what} was expected, not {found}\n{self.logs()}"
 
     def freeze(self, player: Player) -> None:
-        """SIGSTOP, and wait until the system says that the process is stopped."""
-        player.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, player.pid, os.WSTOPPED | os.WNOWAIT)
+        """SIGSTOP between two transactions: one stopped in the middle keeps SQLite's lock from everybody, for ever."""
+        while True:
+            player.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, player.pid, os.WSTOPPED)
+            if self._may_write():
+                return
+            self.thaw(player)
+
+    def _may_write(self) -> bool:
+        with closing(sqlite3.connect(self.database, timeout=0, isolation_level=None)) as db:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            db.execute("ROLLBACK")
+            return True
 
     def thaw(self, player: Player) -> None:
         """SIGCONT."""

@@ -72,7 +72,7 @@ def test_a_good_page_runs_in_order_with_one_namespace(tmp_path: Path) -> None:
         ("```console\n$ echo one\ntwo\n```", "the page shows"),
         ("```console\necho one\n```", "starts with a command"),
         ('<!-- snippet: starts "ready" -->\n```bash\necho no\n```', "never printed 'ready', but:\nno"),
-        ('<!-- snippet: starts "ready" -->\n```bash\necho ready; trap "exit 3" TERM; sleep 60 & wait\n```', "code 3"),
+        ('<!-- snippet: starts "ready" -->\n```bash\ntrap "exit 3" TERM; echo ready; sleep 60 & wait\n```', "code 3"),
     ],
 )
 def test_what_is_not_so_fails(text: str, said: str, tmp_path: Path) -> None:

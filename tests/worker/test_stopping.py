@@ -249,3 +249,26 @@ async def test_a_worker_of_some_queues_leaves_the_others(app: OnCue) -> None:
         assert (await get(app, other.id)).state == "scheduled"
         async with app.worker():
             await until_state(app, other.id, "completed")
+
+
+async def test_a_cancel_is_heard_while_the_worker_stops(app: OnCue) -> None:
+    """The grace is long: only the request can end the handler, and so the test."""
+    began, stopping = asyncio.Event(), asyncio.Event()
+
+    @app.task()
+    async def endless() -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        async with app.worker(WorkerOptions(grace=3600)):
+            await began.wait()
+            stopping.set()
+
+    async with app:
+        job = await app.schedule(endless.call())
+        running = asyncio.create_task(run())
+        await stopping.wait()
+        assert await app.cancel(id=job.id) == "requested"
+        await running
+        assert (await get(app, job.id)).state == "cancelled"

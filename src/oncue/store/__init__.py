@@ -300,14 +300,15 @@ class Store(Protocol):
         ...
 
 
-def open_store(url: str, clock: Clock, **options: Any) -> Store:
+def open_store(url: str, clock: Clock, busy_timeout: float = 10.0) -> Store:
     """Return the store for a URL (``sqlite:///file.db``); it is not connected yet. Raises ConfigError."""
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
         from oncue.store.sqlite import SqliteStore
 
-        return SqliteStore(url, clock, **options)
+        return SqliteStore(url, clock, busy_timeout)
+    hint = f" Did you mean sqlite:///{url}?" if "://" not in url else ""
     raise ConfigError(
         f"No store for the URL {url.partition('@')[2] or url!r}: this version knows sqlite:///relative/file.db and "
-        "sqlite:////absolute/file.db. Check DATABASE_URL, or pass the URL to OnCue(...)."
+        f"sqlite:////absolute/file.db. Check DATABASE_URL, or pass the URL to OnCue(...).{hint}"
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from oncue.clock import Clock
-from oncue.errors import InvalidJob
+from oncue.errors import NotOpen
 from oncue.job import Ack, Cancelled, Claimed, Inserted, NewJob
 from oncue.store import Claim, Claims, ScheduleRow, WorkerRow
 from oncue.store.lock import LifeLock, forget, hold, is_dead
@@ -85,7 +85,7 @@ class SqliteStore:
 
     def _thread(self, thread: ConnectionThread | None) -> ConnectionThread:
         if thread is None:
-            raise InvalidJob("The application is not open: use `async with app:` or `await app.open()` first.")
+            raise NotOpen("The application is not open: use `async with app:` or `await app.open()` first.")
         return thread
 
     async def insert(self, job: NewJob) -> Inserted:

@@ -33,8 +33,8 @@ def path_of(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc or not parts.path.startswith("/") or len(parts.path) < 2:
         raise ConfigError(
-            f"{url!r} names no file: write sqlite:///relative/file.db or sqlite:////absolute/file.db (an in-memory "
-            "database can't survive a restart, so there is none; tests use a file in a temporary folder)."
+            f"{url!r} names no file: write sqlite:///relative/file.db or sqlite:////absolute/file.db, with three or "
+            "four slashes (an in-memory database can't survive a restart, so there is none)."
         )
     if "#" in url or "\0" in unquote(url):
         raise ConfigError(f"{url!r}: a '#' in a file's name is written %23 in a URL, and a NUL can't be in one.")
