@@ -58,9 +58,8 @@ class Sweeper:
         reconciled = await self._reconcile()
         unblocked = await self._store.unblock()
         swept = Swept(len(rescued), planned, unblocked, reconciled, await self._prune())
-        if rescued or planned or reconciled or unblocked:
-            # A hint for now has every worker look for itself.
-            self._wake.hint(self._clock.now())
+        # Rewake: a hint for now has every worker of the process look for itself, whatever hints were lost before.
+        self._wake.hint(self._clock.now())
         return swept
 
     async def _prune(self) -> int:
