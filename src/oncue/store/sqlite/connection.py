@@ -7,6 +7,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ T = TypeVar("T")
 Outcome = tuple[Any, BaseException | None]
 log = logging.getLogger("oncue.store")
 _GROUP = 256
+_BUSY_PAUSE = 0.005
 
 
 def path_of(url: str) -> Path:
@@ -52,12 +54,25 @@ def connect(path: Path, busy_timeout: float = 10.0) -> sqlite3.Connection:
     with translated(path):
         conn = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
         try:
-            conn.execute("PRAGMA journal_mode = WAL").fetchone()
+            _use_wal(conn, busy_timeout)
             conn.execute("PRAGMA synchronous = FULL")
         except BaseException:
             conn.close()
             raise
         return conn
+
+
+def _use_wal(conn: sqlite3.Connection, busy_timeout: float) -> None:
+    """Turn write-ahead logging on. SQLite refuses that at once, without its busy timeout, while others do the same."""
+    end = time.monotonic() + busy_timeout
+    while True:
+        try:
+            conn.execute("PRAGMA journal_mode = WAL").fetchone()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+        time.sleep(_BUSY_PAUSE)
 
 
 @contextmanager
