@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,10 @@ async def test_closed(app: OnCue, tmp_path: Path) -> None:
 
 
 async def test_of_another_thread(app: OnCue, tmp_path: Path) -> None:
-    conn = await asyncio.to_thread(sqlite3.connect, tmp_path / "jobs.db")
-    await _refused(app, conn, "made in this thread")
+    with ThreadPoolExecutor(1) as other:
+        conn = other.submit(sqlite3.connect, tmp_path / "jobs.db").result()
+        await _refused(app, conn, "made in this thread")
+        other.submit(conn.close).result()
 
 
 @pytest.mark.parametrize("wrong", ["jobs.db", 7, object()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -41,7 +42,7 @@ class SyncConnections:
         if connection is not None:
             return self._in_callers(operation, self._check(connection))
         with self._lock, translated(self._path):
-            conn = self._own = self._own or connect(self._path, self._busy_timeout)
+            conn = self._opened()
             conn.execute("BEGIN IMMEDIATE")
             try:
                 migrate(conn)
@@ -53,6 +54,13 @@ class SyncConnections:
                     conn.execute("ROLLBACK")
                 raise
             return result
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._own is None:
+            self._own = connect(self._path, self._busy_timeout)
+            # An application that is only ever used synchronously is never closed: its connection goes with it.
+            weakref.finalize(self, self._own.close)
+        return self._own
 
     def close(self) -> None:
         """Close our own connection."""
