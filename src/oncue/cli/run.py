@@ -37,7 +37,7 @@ def _worker_options(command: F) -> F:
                          help="Seconds that running jobs may go on at shutdown."),
             click.option("--name", help="What this worker is called.  [default: HOST-PID]"),
             click.option("--uvloop/--no-uvloop", default=False,
-                         help="Use uvloop, whose timers fire up to 1 ms late.  [default: no]"),
+                         help="Use uvloop, whose timers have whole milliseconds.  [default: no]"),
             click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True,
                          help="Has no effect where the application sets up logging."),
         )
@@ -166,7 +166,7 @@ def _prepare_process(log_level: str) -> None:
 def _run(work: Any, uvloop: bool) -> None:
     """Run to the end on asyncio's own loop, unless asked otherwise.
 
-    uvloop's clock has whole milliseconds: its timers fire up to 1 ms late, which would be most of a job's lateness.
+    uvloop's timers have whole milliseconds, so the worker goes round until the moment has come: decision 006.
     """
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if uvloop:
