@@ -158,6 +158,22 @@ async def test_a_cancelled_job_runs_again(bench: Bench) -> None:
     assert await bench.ids(worker) == [id]
 
 
+async def test_a_job_that_runs_again_leaves_nobody_behind_the_job_that_now_waits_for_it(bench: Bench) -> None:
+    """The waiting job of the same key was its group's next; from now on it is behind its key, the others aren't."""
+    worker = await bench.worker()
+    (again,) = await bench.add(job(key="k", max_attempts=1))
+    (got,) = await bench.claim(worker)
+    await bench.done(worker, got, Failed("E"))
+    holder, successor, behind = await bench.add(job(group="g"), job(key="k", group="g"), job(group="g"))
+    (got,) = await bench.claim(worker)
+    assert got.id == holder
+    await bench.store.restart(bench.now, again)
+    assert await bench.ids(worker) == [again]
+    await bench.done(worker, got)
+    assert await bench.ids(worker) == [behind]
+    assert (await bench.get(successor)).blocked_by == "key:k"
+
+
 async def test_what_cannot_run_again_says_so_and_stays_as_it_is(bench: Bench) -> None:
     worker = await bench.worker()
     done, gone = await bench.add(job(), job(key="k"))

@@ -74,6 +74,11 @@ def restart(conn: sqlite3.Connection, now: int, id: int) -> None:
         _refuse(conn, id, "retry")
     conn.execute(SQL["record_finished"], {"id": id})
     conn.execute(SQL["drop_history"], {"id": id})
+    ((_, _, _, key, _),) = _find(conn, id, None)
+    for other, _, _, _, group in _find(conn, None, key) if key is not None else ():
+        if other != id and group is not None:
+            # It waits behind its key from now on, and so may no longer keep others of its group behind it.
+            release(conn, (GROUP + group,))
 
 
 def _refuse(conn: sqlite3.Connection, id: int, action: str) -> None:
