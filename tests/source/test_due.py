@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -82,57 +83,47 @@ def _written(moment: int) -> list[Any]:
     return [*texts, compact, moment / SECOND, moment // 1000, moment]
 
 
-def _memory() -> sqlite3.Connection:
-    """A connection that closes itself where it goes out of use: Python 3.13 minds one that does not."""
-    return _Closing(":memory:")
-
-
-class _Closing(sqlite3.Connection):
-    def __del__(self) -> None:
-        self.close()
-
-
 NEAR = st.integers(-400 * 86_400 * SECOND, 400 * 86_400 * SECOND)
 
 
 @given(NEAR, st.integers(0, 366 * 86_400 * SECOND), st.sampled_from(["TEXT", "DATETIME", "INTEGER", "", "REAL"]))
 def test_near_misses_no_due_value_however_it_is_written(distance: int, offset: int, kind: str) -> None:
     horizon = MOMENT + offset
-    conn = _memory()
-    conn.execute(f"CREATE TABLE t (id INTEGER PRIMARY KEY, due {kind})")
-    conn.executemany("INSERT INTO t (due) VALUES (?)", [(value,) for value in _written(horizon + distance)])
-    found: dict[int, Any] = {}
-    for condition, values in near('"t"."due"', "auto", horizon):
-        found |= dict(conn.execute(f"SELECT id, due FROM t WHERE {condition}", values).fetchall())
-    for id, due in conn.execute("SELECT id, due FROM t").fetchall():
-        if parse_due(due) <= horizon:
-            assert id in found, (due, from_us(horizon))
+    with closing(sqlite3.connect(":memory:")) as conn:
+        conn.execute(f"CREATE TABLE t (id INTEGER PRIMARY KEY, due {kind})")
+        conn.executemany("INSERT INTO t (due) VALUES (?)", [(value,) for value in _written(horizon + distance)])
+        found: dict[int, Any] = {}
+        for condition, values in near('"t"."due"', "auto", horizon):
+            found |= dict(conn.execute(f"SELECT id, due FROM t WHERE {condition}", values).fetchall())
+        for id, due in conn.execute("SELECT id, due FROM t").fetchall():
+            if parse_due(due) <= horizon:
+                assert id in found, (due, from_us(horizon))
 
 
 @pytest.mark.parametrize("format", ["seconds", "milliseconds", "microseconds", "iso", "auto"])
 @pytest.mark.parametrize("value", ["tomorrow", b"\x01", "", "soon"])
 def test_near_finds_what_cannot_be_read(format: DueFormat, value: Any) -> None:
-    conn = _memory()
-    conn.execute("CREATE TABLE t (due)")
-    conn.execute("INSERT INTO t VALUES (?)", (value,))
-    hits = [
-        conn.execute(f"SELECT count(*) FROM t WHERE {condition}", values).fetchone()[0]
-        for condition, values in near('"t"."due"', format, MOMENT)
-    ]
-    assert sum(hits) == 1
+    with closing(sqlite3.connect(":memory:")) as conn:
+        conn.execute("CREATE TABLE t (due)")
+        conn.execute("INSERT INTO t VALUES (?)", (value,))
+        hits = [
+            conn.execute(f"SELECT count(*) FROM t WHERE {condition}", values).fetchone()[0]
+            for condition, values in near('"t"."due"', format, MOMENT)
+        ]
+        assert sum(hits) == 1
 
 
 @pytest.mark.parametrize("format", ["seconds", "microseconds", "iso", "auto"])
 def test_near_leaves_far_times_alone(format: DueFormat) -> None:
-    conn = _memory()
-    conn.execute("CREATE TABLE t (due)")
-    units = {"seconds": SECOND, "microseconds": 1}
-    far = [from_us(MOMENT + days * 86_400 * SECOND).isoformat() for days in (1, 3, 300)]
-    numbers = [(MOMENT + 2 * SECOND) // units.get(format, SECOND)]
-    values = far if format == "iso" else numbers if format in units else [*far, *numbers]
-    conn.executemany("INSERT INTO t VALUES (?)", [(value,) for value in values])
-    for condition, given_values in near('"t"."due"', format, MOMENT):
-        assert conn.execute(f"SELECT due FROM t WHERE {condition}", given_values).fetchall() == []
+    with closing(sqlite3.connect(":memory:")) as conn:
+        conn.execute("CREATE TABLE t (due)")
+        units = {"seconds": SECOND, "microseconds": 1}
+        far = [from_us(MOMENT + days * 86_400 * SECOND).isoformat() for days in (1, 3, 300)]
+        numbers = [(MOMENT + 2 * SECOND) // units.get(format, SECOND)]
+        values = far if format == "iso" else numbers if format in units else [*far, *numbers]
+        conn.executemany("INSERT INTO t VALUES (?)", [(value,) for value in values])
+        for condition, given_values in near('"t"."due"', format, MOMENT):
+            assert conn.execute(f"SELECT due FROM t WHERE {condition}", given_values).fetchall() == []
 
 
 @pytest.mark.parametrize(
@@ -143,22 +134,22 @@ def test_an_index_on_the_due_column_serves(index: str, format: DueFormat) -> Non
     from oncue.store.sources import Table
     from oncue.store.sqlite import rows
 
-    conn = _memory()
-    conn.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, due DATETIME, status TEXT)")
-    conn.execute(f"CREATE INDEX by_due ON t {index}")
-    conn.execute(
-        "CREATE TABLE oncue_source_row (source TEXT NOT NULL, row_key ANY NOT NULL, raw ANY, unsettled INTEGER, "
-        "PRIMARY KEY (source, row_key)) STRICT, WITHOUT ROWID"
-    )
-    table = Table("t", "t", "id", "due", "status = 'active'", format, ())
-    seen: list[str] = []
-    conn.set_trace_callback(seen.append)
-    for condition, values in near('"t"."due"', format, MOMENT):
-        list(rows._unhandled(conn, table, condition, values))
-    conn.set_trace_callback(None)
-    assert len(seen) >= 2
-    for statement in seen:
-        plan = [row[3] for row in conn.execute(f"EXPLAIN QUERY PLAN {statement}")]
-        assert plan[0].startswith("SEARCH t USING"), plan
-        assert "by_due" in plan[0]
-        assert "(source=? AND row_key=?)" in plan[-1]
+    with closing(sqlite3.connect(":memory:")) as conn:
+        conn.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, due DATETIME, status TEXT)")
+        conn.execute(f"CREATE INDEX by_due ON t {index}")
+        conn.execute(
+            "CREATE TABLE oncue_source_row (source TEXT NOT NULL, row_key ANY NOT NULL, raw ANY, unsettled INTEGER, "
+            "PRIMARY KEY (source, row_key)) STRICT, WITHOUT ROWID"
+        )
+        table = Table("t", "t", "id", "due", "status = 'active'", format, ())
+        seen: list[str] = []
+        conn.set_trace_callback(seen.append)
+        for condition, values in near('"t"."due"', format, MOMENT):
+            list(rows._unhandled(conn, table, condition, values))
+        conn.set_trace_callback(None)
+        assert len(seen) >= 2
+        for statement in seen:
+            plan = [row[3] for row in conn.execute(f"EXPLAIN QUERY PLAN {statement}")]
+            assert plan[0].startswith("SEARCH t USING"), plan
+            assert "by_due" in plan[0]
+            assert "(source=? AND row_key=?)" in plan[-1]
