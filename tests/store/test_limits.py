@@ -135,22 +135,42 @@ async def test_new_jobs_never_overtake_those_that_wait(bench: Bench) -> None:
     assert got == ids[: len(got)]
 
 
-async def test_after_a_pause_those_that_waited_longest_still_go_first(bench: Bench) -> None:
+@pytest.mark.parametrize("pause", [0.09, 0.31, 2.03, 500.0])
+async def test_after_a_pause_those_that_waited_longest_still_go_first(bench: Bench, pause: float) -> None:
     """Nobody claimed for a while, so that many slots have passed; new jobs come all the time."""
-    worker, policy = await bench.worker(), by_task(limit=Limit(10))
+    worker, policy, oracle = await bench.worker(), by_task(limit=Limit(10)), Oracle(Limit(10))
     ids = await bench.add(*[job() for _ in range(40)])
-    got = await bench.ids(worker, policy=policy)
-    bench.clock.move(2.03)
-    for _ in range(130):
+    starts = [(id, bench.now) for id in await bench.ids(worker, policy=policy)]
+    oracle.start(bench.now)
+    bench.clock.move(pause)
+    looks = 0
+    while len(starts) < 60:
         found = await bench.ask(worker, policy=policy)
-        while found.more or found.jobs:
-            got += [one.id for one in found.jobs]
-            found = await bench.ask(worker, policy=policy)
-        ids += await bench.add(job((bench.now - T0) / S))
-        assert found.next_eligible is not None
-        bench.clock.set(found.next_eligible)
-    assert got == ids[: len(got)]
-    assert len(got) >= 60
+        looks += 1
+        for one in found.jobs:
+            assert bench.now == oracle.earliest(bench.now), "the whole rate is used"
+            oracle.start(bench.now)
+            starts.append((one.id, bench.now))
+        if not found.more:
+            ids += await bench.add(job((bench.now - T0) / S))
+            assert found.next_eligible is not None
+            bench.clock.set(max(bench.now, found.next_eligible))
+    assert [id for id, _ in starts] == ids[: len(starts)]
+    assert looks < 150, "each token costs a look or two, however many wait"
+
+
+async def test_after_a_pause_each_token_moves_few_rows(bench: Bench) -> None:
+    worker, policy = await bench.worker(), by_task(limit=Limit(10))
+    await bench.add(*[job() for _ in range(50)])
+    await bench.ids(worker, policy=policy)
+    bench.clock.move(60)
+    await bench.ids(worker, policy=policy)
+    before = {one.id: one.eligible_at for one in await bench.store.list_jobs(limit=99, state=["scheduled"])}
+    assert sorted(one or 0 for one in before.values()) == [bench.now + (n + 1) * S // 10 for n in range(len(before))]
+    bench.clock.move(0.1)
+    assert len(await bench.ids(worker, policy=policy)) == 1
+    after = {one.id: one.eligible_at for one in await bench.store.list_jobs(limit=99, state=["scheduled"])}
+    assert all(after[id] == before[id] for id in after)
 
 
 async def test_a_cap_is_shared_by_two_workers(bench: Bench) -> None:

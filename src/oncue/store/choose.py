@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from oncue.job import GROUP, KEY, Claimed
-from oncue.limits import Bucket, Policy
+from oncue.limits import Bucket, Limit, Policy
 
 LIMIT = "limit:"
 
@@ -24,11 +24,15 @@ class Facts:
 
 @dataclass(slots=True)
 class Choice:
-    """``take`` to run; ``park`` as (id, blocked_by, eligible_at or None); ``skip`` to end, blocked, with its reason."""
+    """``take`` to run; ``park`` as (id, blocked_by, eligible_at or None); ``skip`` to end, blocked, with its reason.
+
+    ``shift``: by how much to move everything that waits for a limit, by the limit's blocker; after the rest is done.
+    """
 
     take: list[Claimed] = field(default_factory=list)
     park: list[tuple[int, str, int | None]] = field(default_factory=list)
     skip: list[tuple[Claimed, str]] = field(default_factory=list)
+    shift: dict[str, int] = field(default_factory=dict)
 
 
 def is_plain(jobs: Sequence[Claimed], policy: Policy) -> bool:
@@ -40,6 +44,8 @@ def choose(jobs: Sequence[Claimed], facts: Facts, policy: Policy, now: int) -> C
     """Sort candidates (in claim order) into those to run now, to park behind a blocker, and to skip."""
     choice = Choice()
     for job in jobs:
+        if job.blocked_by in choice.shift:
+            continue
         blocker = _blocker(job, facts, policy)
         if blocker is not None:
             if job.when_blocked == "skip":
@@ -51,7 +57,7 @@ def choose(jobs: Sequence[Claimed], facts: Facts, policy: Policy, now: int) -> C
         start = max(now, job.start_at)
         wait = _rate_wait(job, facts, policy, start)
         if wait is not None:
-            choice.park.append((job.id, LIMIT + wait[0], wait[1]))
+            _make_wait(job, *wait, facts, choice)
             continue
         _take(job, facts, policy, start)
         choice.take.append(job)
@@ -73,19 +79,31 @@ def _blocker(job: Claimed, facts: Facts, policy: Policy) -> str | None:
     return None
 
 
-def _rate_wait(job: Claimed, facts: Facts, policy: Policy, now: int) -> tuple[str, int] | None:
+def _rate_wait(job: Claimed, facts: Facts, policy: Policy, now: int) -> tuple[str, int, Limit] | None:
     if not policy:
         return None
     has_slot = (job.blocked_by or "").startswith(LIMIT)
-    worst: tuple[str, int] | None = None
+    worst: tuple[str, int, Limit] | None = None
     for name, limit in policy.rates(job.task, job.queue, job.group):
         bucket = facts.buckets.setdefault(name, Bucket())
         slot = bucket.slot(limit, now, has_slot)
         if slot > now and (worst is None or slot > worst[1]):
-            worst = (name, slot)
+            worst = (name, slot, limit)
     if worst is not None and not has_slot:
         facts.buckets[worst[0]].backlog = worst[1]
     return worst
+
+
+def _make_wait(job: Claimed, name: str, slot: int, limit: Limit, facts: Facts, choice: Choice) -> None:
+    """Give the job its slot. Where its earlier one passed unused by a whole interval or more, because nobody came for
+    it, all who wait move on together: they keep their order, and are not looked at again one by one at each token.
+    """
+    late = slot - job.eligible_at
+    if job.blocked_by == LIMIT + name and late >= limit.interval_us:
+        choice.shift[job.blocked_by] = late
+        facts.buckets[name].backlog += late
+    else:
+        choice.park.append((job.id, LIMIT + name, slot))
 
 
 def _take(job: Claimed, facts: Facts, policy: Policy, now: int) -> None:

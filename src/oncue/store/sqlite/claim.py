@@ -89,6 +89,8 @@ def _claim_lane(conn: sqlite3.Connection, request: Claim, queue: str, priority: 
         ids = encode([job.id for job in choice.take]).decode()
         conn.execute(SQL["claim_jobs"], {"worker": request.worker, "now": request.now, "ids": ids})
         found.jobs += choice.take
+    for name, shift in choice.shift.items():
+        conn.execute(SQL["shift_waiting"], {"name": name, "shift": shift})
     return len(jobs) == free
 
 

@@ -126,6 +126,9 @@ WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'scheduled';
 UPDATE oncue_job SET blocked_by = p.value->>1, eligible_at = p.value->>2
 FROM json_each(:parked) AS p WHERE oncue_job.id = p.value->>0 AND state = 'scheduled';
 
+-- name: shift_waiting
+UPDATE oncue_job SET eligible_at = eligible_at + :shift WHERE blocked_by = :name;
+
 -- name: busy_groups
 SELECT json_group_array(json_array(group_name, id)) FROM oncue_job
 WHERE holds = 1 AND group_name IN (SELECT value FROM json_each(:groups));
