@@ -174,6 +174,23 @@ async def test_a_job_that_runs_again_leaves_nobody_behind_the_job_that_now_waits
     assert (await bench.get(successor)).blocked_by == "key:k"
 
 
+async def test_a_job_that_runs_again_is_not_stuck_behind_its_own_successor(bench: Bench) -> None:
+    """All in one group, others first: the successor's turn in the group comes before that of the one it waits for."""
+    worker = await bench.worker()
+    (again,) = await bench.add(job(key="k", group="g", max_attempts=1))
+    (got,) = await bench.claim(worker)
+    await bench.done(worker, got, Failed("E"))
+    holder, between, successor = await bench.add(job(-9, group="g"), job(-8, group="g"), job(-7, key="k", group="g"))
+    (got,) = await bench.claim(worker)
+    assert got.id == holder
+    await bench.store.restart(bench.now, again)
+    assert await bench.ids(worker) == []
+    for wanted in (between, again, successor):
+        await bench.done(worker, got)
+        (got,) = await bench.claim(worker)
+        assert got.id == wanted
+
+
 async def test_what_cannot_run_again_says_so_and_stays_as_it_is(bench: Bench) -> None:
     worker = await bench.worker()
     done, gone = await bench.add(job(), job(key="k"))

@@ -77,7 +77,8 @@ def restart(conn: sqlite3.Connection, now: int, id: int) -> None:
     ((_, _, _, key, _),) = _find(conn, id, None)
     for other, _, _, _, group in _find(conn, None, key) if key is not None else ():
         if other != id and group is not None:
-            # It waits behind its key from now on, and so may no longer keep others of its group behind it.
+            # It waits behind its key from now on: it is not to be freed when its group is, nor to keep others waiting.
+            conn.execute(SQL["look_again"], {"id": other})
             release(conn, (GROUP + group,))
 
 

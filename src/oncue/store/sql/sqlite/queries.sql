@@ -208,6 +208,10 @@ SELECT id, task, args, queue, priority, :due, :due, attempt, snoozes, attempt - 
        group_name, max_late, when_late, metadata, folded, created_at
 FROM oncue_finished WHERE id = :id AND state <> 'completed';
 
+-- name: look_again
+UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL
+WHERE id = :id AND eligible_at IS NULL AND blocked_by <> 'restore';
+
 -- name: record_finished
 INSERT OR REPLACE INTO oncue_attempt (job, attempt, outcome, scheduled_at, started_at, finished_at, worker, error,
                                       traceback, reason)
