@@ -159,6 +159,25 @@ async def test_after_a_pause_those_that_waited_longest_still_go_first(bench: Ben
     assert looks < 150, "each token costs a look or two, however many wait"
 
 
+@pytest.mark.parametrize("pause", [30.0, 500.0])
+async def test_what_comes_during_a_pause_waits_no_longer_than_the_rate_demands(bench: Bench, pause: float) -> None:
+    """A new job, and one that its dead worker gives back, wait behind the rest, and not the whole pause once more."""
+    policy, oracle = by_task(limit=Limit(10)), Oracle(Limit(10))
+    ids = await bench.add(*[job() for _ in range(8)])
+    dead = await bench.worker()
+    assert await bench.ids(dead, policy=policy) == ids[:1]
+    oracle.start(bench.now)
+    bench.clock.move(pause)
+    ids += await bench.add(job(pause))
+    assert len(await bench.store.rescue(bench.now, None)) == 1
+    starts = await run_all(bench, await bench.worker(), policy)
+    assert sorted(id for id, _ in starts) == ids
+    for _, at in starts:
+        assert at == oracle.earliest(at)
+        oracle.start(at)
+    assert starts[-1][1] - starts[0][1] == 8 * S // 10
+
+
 async def test_after_a_pause_each_token_moves_few_rows(bench: Bench) -> None:
     worker, policy = await bench.worker(), by_task(limit=Limit(10))
     await bench.add(*[job() for _ in range(50)])

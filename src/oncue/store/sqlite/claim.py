@@ -89,8 +89,6 @@ def _claim_lane(conn: sqlite3.Connection, request: Claim, queue: str, priority: 
         ids = encode([job.id for job in choice.take]).decode()
         conn.execute(SQL["claim_jobs"], {"worker": request.worker, "now": request.now, "ids": ids})
         found.jobs += choice.take
-    for name, shift in choice.shift.items():
-        conn.execute(SQL["shift_waiting"], {"name": name, "shift": shift})
     return len(jobs) == free
 
 
@@ -119,6 +117,9 @@ def _settle(conn: sqlite3.Connection, request: Claim, choice: Choice, facts: Fac
     if facts.buckets:
         rows = [(name, bucket.tat, bucket.backlog) for name, bucket in facts.buckets.items()]
         conn.execute(SQL["save_buckets"], {"buckets": as_json(rows)})
+    # Before the parking: a job that begins to wait now has its slot behind those that move.
+    for name, shift in choice.shift.items():
+        conn.execute(SQL["shift_waiting"], {"name": name, "shift": shift})
     if choice.park:
         conn.execute(SQL["park_jobs"], {"parked": as_json(choice.park)})
     if choice.skip:
