@@ -26,7 +26,7 @@ class Facts:
 class Choice:
     """``take`` to run; ``park`` as (id, blocked_by, eligible_at or None); ``skip`` to end, blocked, with its reason.
 
-    ``shift``: by how much to move everything that waits for a limit, by the limit's blocker; before ``park`` is written.
+    ``shift``: by how much to move what waits for a limit already, by the limit's blocker; before ``park`` is written.
     """
 
     take: list[Claimed] = field(default_factory=list)
