@@ -61,7 +61,22 @@ def test_due_jobs_without_a_worker_fail_and_say_what_to_do(stage: Stage) -> None
     assert "job 1 (greet)" in found(answer, "overdue jobs")
     assert levels(answer)["overdue jobs"] == "FAIL"
     assert stage.here("queues", "pause", "default").exit_code == 0
-    assert levels(stage.json("doctor", code=1))["overdue jobs"] == "warn"
+    answer = stage.json("doctor", code=1)
+    assert levels(answer)["overdue jobs"] == "warn"
+    assert levels(answer)["queues"] == "warn"
+    assert "default is paused, 1 job of it due" in found(answer, "queues")
+    assert "oncue queues resume" in found(answer, "queues")
+
+
+async def test_jobs_given_up_lately_are_told(stage: Stage) -> None:
+    names = stage.load()
+    async with names["app"] as app:
+        await app.schedule(names["fail"].call("luck"))
+    await asyncio.to_thread(stage.apart, "drain", "trial:app")
+    answer = json.loads((await asyncio.to_thread(stage.apart, "doctor", "--json")).stdout)
+    assert levels(answer)["discarded"] == "warn"
+    assert "1 job in the last 24 hours; last job 1 (fail)" in found(answer, "discarded")
+    assert "oncue jobs retry" in found(answer, "discarded")
 
 
 def test_a_task_that_the_code_lacks_is_found(stage: Stage) -> None:

@@ -23,6 +23,7 @@ _OVERDUE = 10 * SECOND
 _AHEAD = 5 * SECOND
 _UNPLANNED = 90 * SECOND
 _UNSWEPT = 600 * SECOND
+_RECENT = 86_400 * SECOND
 _PATIENCE = 2.0
 _MOST = 1000
 _RELEASED = 1_735_689_600 * SECOND  # 2025: no clock that is right shows an earlier time
@@ -109,7 +110,7 @@ async def _wake(app: OnCue) -> list[Check]:
 
 async def _jobs_and_workers(app: OnCue) -> list[Check]:
     workers, counts = await app.jobs.workers(), await app.jobs.counts()
-    return [_workers(workers, counts, app.clock.now()), await _overdue(app)]
+    return [_workers(workers, counts, app.clock.now()), await _paused(app), await _overdue(app), await _discarded(app)]
 
 
 def _workers(workers: Sequence[WorkerView], counts: Counts, now: int) -> Check:
@@ -128,6 +129,32 @@ def _workers(workers: Sequence[WorkerView], counts: Counts, now: int) -> Check:
     if bad:
         return Check("workers", "warn", found, f"The next sweep takes back the jobs of {', '.join(bad)}.")
     return Check("workers", "ok", found)
+
+
+async def _paused(app: OnCue) -> Check:
+    """Name paused queues: what a person stopped, a person has to start again, and may have forgotten."""
+    paused = [queue for queue in await app.store.queues(app.clock.now()) if queue.paused]
+    if not paused:
+        return Check("queues", "ok", "none is paused")
+    found = "; ".join(f"{queue.name} is paused, {_jobs(queue.due)} of it due" for queue in paused)
+    return Check("queues", "warn", found, "Where that was forgotten: oncue queues resume NAME")
+
+
+async def _discarded(app: OnCue) -> Check:
+    since = app.clock.now() - _RECENT
+    given_up = await app.jobs.list(state=["discarded"], limit=_MOST)
+    recent = [job for job in given_up if (job.finished_at or 0) >= since]
+    if not recent:
+        return Check("discarded", "ok", "no job in the last 24 hours")
+    last = max(recent, key=lambda job: job.finished_at or 0)
+    number = f"{_jobs(len(recent))}{' or more' if len(recent) == _MOST else ''}"
+    error = f"; {last.error}" if last.error and last.error not in (last.reason or "") else ""
+    found = (
+        f"{number} in the last 24 hours; last job {last.id} ({last.task}), {Moment(last.finished_at or 0).near}: "
+        f"{last.reason}{error}"
+    )
+    remedy = "oncue jobs list --state discarded; mend the cause, then oncue jobs retry ID..."
+    return Check("discarded", "warn", found, remedy)
 
 
 async def _overdue(app: OnCue) -> Check:
@@ -149,7 +176,8 @@ async def _overdue(app: OnCue) -> Check:
     found = f"{number} due and not running; {'; '.join(shown)}"
     if free:
         return Check("overdue jobs", "FAIL", found, "Is a worker for their queue alive, with enough --concurrency?")
-    return Check("overdue jobs", "warn", found, "They wait as they should; `oncue jobs show ID` tells for what.")
+    remedy = "Should that hold them? `oncue jobs show ID` has more, of them and of what holds them."
+    return Check("overdue jobs", "warn", found, remedy)
 
 
 async def _clock(app: OnCue) -> Check:
@@ -211,7 +239,8 @@ async def _sources(app: OnCue) -> list[Check]:
             if waiting := one.drift.get("waiting_for_key"):
                 troubles.append(f"rows {', '.join(map(str, waiting))} wait for a key that another row's job has")
             found = "; ".join(troubles) or f"{one.unreadable} rows can't be read"
-            checks.append(Check(name, "FAIL", found, "Mend the rows, or the declaration in code; then sweep again."))
+            remedy = "Mend the table, its rows, or the declaration in code. The next sweep looks again."
+            checks.append(Check(name, "FAIL", found, remedy))
         elif one.swept_at is None or one.swept_at < now - _UNSWEPT:
             last = "never" if one.swept_at is None else Moment(one.swept_at).near
             remedy = "Start a worker, have a cron call the route, or drop the source's row if the code is gone."
