@@ -107,12 +107,15 @@ def test_a_paused_queue_keeps_its_jobs(stage: Stage) -> None:
             await app.schedule(names["greet"].call("Ana"))
 
     asyncio.run(schedule())
-    assert stage.here("queues", "pause", "default").stdout == "default\tpaused\n"
+    paused = stage.here("queues", "pause", "default")
+    assert (paused.stdout, paused.stderr) == ("default\tpaused\n", "")
     assert stage.lines("queues", "list") == [["default", "yes", "0", "1", "0", "0"]]
     assert stage.json("drain", "trial:app")["ran"] == 0
     assert stage.here("queues", "resume", "default").stdout == "default\tresumed\n"
     (queue,) = stage.json("queues", "list")
     assert (queue["name"], queue["paused"], queue["due"]) == ("default", False, 1)
+    unknown = stage.here("queues", "pause", "defualt")
+    assert unknown.stderr == "No job of queue 'defualt' is here now. Those that have some: default.\n"
     assert stage.json("drain", "trial:app")["ran"] == 1
 
 

@@ -50,12 +50,17 @@ def resume(name: str, database: str | None) -> None:
 
 
 def _set(name: str, database: str | None, paused: bool) -> None:
-    async def work() -> None:
+    async def work() -> list[str]:
         async with opened(database) as app:
+            known = [queue.name for queue in await app.store.queues(app.clock.now())]
             await app.store.set_queue(name, paused)
+            return known
 
-    run(work())
+    known = run(work())
     click.echo(f"{name}\t{'paused' if paused else 'resumed'}")
+    if name not in known:
+        others = ", ".join(known) or "none"
+        click.echo(f"No job of queue {name!r} is here now. Those that have some: {others}.", err=True)
 
 
 @click.command(short_help="List the workers, and what they run.")
