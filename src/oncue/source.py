@@ -277,7 +277,7 @@ class Sources:
                     done.add(await self._apply_rows(source, found.rows[start : start + _BATCH], problems))
                 more = found.more and done.made + done.moved + done.cancelled > before
         except SourceBroken as error:
-            problems, broken = [str(error)], True
+            problems, broken = [str(error).removeprefix(f"source {source.name}: ")], True
         await self._record(source, done, problems, unreadable, broken=broken)
         return done.made + done.moved
 
@@ -386,8 +386,10 @@ class Sources:
 
     def _trouble(self, name: str, text: str, unreadable: int = 0) -> None:
         """Log a source's trouble when it begins or changes, not at every sweep."""
+        text = text.removeprefix(f"source {name}: ")
         if text and self._troubles.get(name) != text:
-            log.error("source %s: %s%s", name, f"{unreadable} rows can't be read: " if unreadable else "", text)
+            rows = f"{unreadable} row{'s' * (unreadable > 1)} can't be read: " if unreadable else ""
+            log.error("source %s: %s%s", name, rows, text)
         elif not text and self._troubles.get(name):
             log.info("source %s is well again", name)
         self._troubles[name] = text

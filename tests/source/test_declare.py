@@ -120,6 +120,7 @@ async def test_a_table_that_is_not_there_yet_is_looked_for_again(
         await stage.app.sources.install()
         assert "no table 'free_trials'" in caplog.text
         await stage.sweep()
+        assert "source free_trials: source" not in caplog.text
         stage.db.execute("CREATE TABLE free_trials (id INTEGER PRIMARY KEY, status, next_question_scheduled_for)")
         await stage.sweep()
         stage.put(1, stage.at(0))
