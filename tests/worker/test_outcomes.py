@@ -68,6 +68,17 @@ async def test_the_default_retry_is_five_attempts_with_full_jitter(still: OnCue,
         assert all(0 <= wait <= most for wait, most in zip(waits, (1, 2, 4, 8), strict=True))
 
 
+async def test_each_failed_attempt_is_in_the_log(still: OnCue, caplog: pytest.LogCaptureFixture) -> None:
+    @still.task(name="fail", retry=Retry(2, 30.0))
+    async def fail() -> None:
+        raise ValueError("no")
+
+    async with still:
+        handle = await still.schedule(fail.call())
+        await still.drain()
+    assert f"job {handle.id} (fail): attempt 1 of 2 failed, again in 30.0 s: ValueError: no" in caplog.messages
+
+
 async def test_max_attempts_of_one_call(still: OnCue, clock: HandClock) -> None:
     @still.task(retry=Retry(5, 1.0))
     async def fail() -> None:
