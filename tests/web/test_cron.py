@@ -113,6 +113,26 @@ def test_nobody_gets_in_without_the_secret(trial: Trial) -> None:
     assert trial.ran == []
 
 
+def test_refused_calls_are_in_the_log_once_until_one_is_good(
+    trial: Trial, bearer: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> int:
+        return sum("it bears none of the secrets" in message for message in caplog.messages)
+
+    with serving(cron_app(trial.app, secret=SECRET)) as client:
+        client.get(PATH)
+        client.post(PATH, headers={"Authorization": "Bearer an-old-secret-of-ours"})
+        assert told() == 1
+        assert client.get(PATH, headers=bearer).status_code == 200
+        client.get(PATH)
+    assert told() == 2
+    assert SECRET not in caplog.text
+    assert "an-old-secret" not in caplog.text
+    with serving(cron_app(trial.app, secret=(), settings=Settings())) as client:
+        client.get(PATH)
+    assert "CRON_SECRET is not set here" in caplog.text
+
+
 def test_two_authorization_headers_are_none(trial: Trial) -> None:
     with serving(cron_app(trial.app, secret=SECRET)) as client:
         twice = [("Authorization", f"Bearer {SECRET}"), ("Authorization", "Bearer other")]

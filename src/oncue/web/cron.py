@@ -31,6 +31,7 @@ class CronEndpoint:
 
     def __init__(self, app: OnCue, settings: Settings) -> None:
         self._app, self._settings = app, settings
+        self._refusing = False
 
     def route(self) -> Route:
         """Return the route: GET and POST, and nothing that only looks."""
@@ -42,6 +43,7 @@ class CronEndpoint:
     async def answer(self, request: Request) -> JSONResponse:
         """Drain for an authorized caller; see ``cron_app`` for the answers."""
         if not self._settings.cron_secrets:
+            self._refused("CRON_SECRET is not set here")
             return problem(
                 503,
                 "No cron secret is set",
@@ -49,9 +51,11 @@ class CronEndpoint:
                 f"SECRET to {CRON_PATH}. Without one this route does nothing.",
             )
         if not authorized(request, self._settings.cron_secrets):
+            self._refused("it bears none of the secrets that are set here")
             return JSONResponse(
                 {"error": "Unauthorized"}, 401, headers={**NO_STORE, "WWW-Authenticate": 'Bearer realm="oncue"'}
             )
+        self._refusing = False
         try:
             limit, seconds = self._budget(request)
         except BadQuery as error:
@@ -68,6 +72,12 @@ class CronEndpoint:
         next_due = None if done.next_due is None else done.next_due.isoformat()
         counts = {"ran": done.ran, "failed": done.failed, "skipped": done.skipped, "remaining": done.remaining}
         return JSONResponse({"success": True, **counts, "next_due": next_due}, headers=NO_STORE)
+
+    def _refused(self, reason: str) -> None:
+        """Say in the log that calls do nothing: the first since one that did, so that nobody can flood it."""
+        if not self._refusing:
+            log.warning("a call of %s was refused: %s; the next ones are not logged", CRON_PATH, reason)
+        self._refusing = True
 
     def _budget(self, request: Request) -> tuple[int, float]:
         limit, seconds = _single(request, "limit"), _single(request, "seconds")
