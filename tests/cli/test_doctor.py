@@ -128,3 +128,18 @@ def test_a_damaged_database_fails_without_a_traceback(stage: Stage) -> None:
 
 def test_an_app_names_its_own_database(stage: Stage) -> None:
     assert stage.here("doctor", "trial:app", "--database", stage.url).exit_code == 2
+
+
+async def test_what_another_application_removed_is_missed(stage: Stage) -> None:
+    (stage.folder / "other.py").write_text("from oncue import OnCue\napp = OnCue()\n")
+    trial = stage.folder / "trial.py"
+    trial.write_text(trial.read_text() + SOURCE)
+    await asyncio.to_thread(stage.apart, "migrate")
+    before = json.loads((await asyncio.to_thread(stage.apart, "doctor", "trial:app", "--json")).stdout)
+    assert "not stored: schedule nightly, source trials A worker stores them at start." in found(before, "code")
+    async with stage.load()["app"].worker():
+        await asyncio.to_thread(stage.apart, "drain", "other:app")
+        answer = json.loads((await asyncio.to_thread(stage.apart, "doctor", "trial:app", "--json")).stdout)
+    assert levels(answer)["code"] == "warn"
+    assert "not stored: schedule nightly" in found(answer, "code")
+    assert "OnCue(name=...); this one is 'default'" in found(answer, "code")

@@ -115,7 +115,7 @@ def test_a_paused_queue_keeps_its_jobs(stage: Stage) -> None:
     (queue,) = stage.json("queues", "list")
     assert (queue["name"], queue["paused"], queue["due"]) == ("default", False, 1)
     unknown = stage.here("queues", "pause", "defualt")
-    assert unknown.stderr == "No job of queue 'defualt' is here now. Those that have some: default.\n"
+    assert unknown.stderr == "No job of queue 'defualt' is here now. Queues that are known: default.\n"
     assert stage.json("drain", "trial:app")["ran"] == 1
 
 

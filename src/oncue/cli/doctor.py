@@ -256,14 +256,20 @@ async def _code(app: OnCue) -> Check:
     waiting = await app.jobs.list(state=["scheduled"], limit=_MOST)
     unknown = sorted({job.task for job in waiting} - set(app.tasks))
     stored = {row.name for row in await app.store.schedules()}
-    missing = sorted(set(app.schedules) - stored)
+    swept = {one.name for one in await app.sources.status()}
+    missing = [f"schedule {name}" for name in sorted(set(app.schedules) - stored)]
+    missing += [f"source {name}" for name in sorted(set(app.declared_sources) - swept)]
     if unknown:
         remedy = "Deploy the code that has them, keep old names in aliases=(...), or cancel the jobs."
         return Check("code", "FAIL", f"jobs wait for tasks that the code lacks: {', '.join(unknown)}", remedy)
     if missing:
-        return Check(
-            "code", "warn", f"schedules not stored yet: {', '.join(missing)}", "A worker stores them at start."
-        )
+        found, remedy = f"not stored: {', '.join(missing)}", "A worker stores them at start."
+        if any(one.state == "alive" for one in await app.jobs.workers()):
+            remedy = (
+                "Restart the workers, with this code. If they have it, another application that uses this database "
+                f"removed them: give each a name of its own, OnCue(name=...); this one is {app.name!r}."
+            )
+        return Check("code", "warn", found, remedy)
     return Check(
         "code", "ok", f"it has the tasks of all {_jobs(len(waiting))} that wait" if waiting else "nothing waits"
     )

@@ -60,7 +60,7 @@ def _set(name: str, database: str | None, paused: bool) -> None:
     click.echo(f"{name}\t{'paused' if paused else 'resumed'}")
     if name not in known:
         others = ", ".join(known) or "none"
-        click.echo(f"No job of queue {name!r} is here now. Those that have some: {others}.", err=True)
+        click.echo(f"No job of queue {name!r} is here now. Queues that are known: {others}.", err=True)
 
 
 @click.command(short_help="List the workers, and what they run.")
