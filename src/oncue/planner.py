@@ -50,6 +50,7 @@ class Planner:
 
     def __init__(self, store: Store, clock: Clock, app: str, schedules: Mapping[str, Schedule]) -> None:
         self._store, self._clock, self._app, self._schedules = store, clock, app, schedules
+        self._stored: set[str] = set()
 
     async def sync(self) -> None:
         """Make the store's schedules those of the code, and log what changed."""
@@ -69,6 +70,7 @@ class Planner:
             if name not in wanted and msgspec.convert(row.options, _Options).app == self._app:
                 await self._store.drop_schedule(name)
                 log.warning("schedule %s is no longer in the code: removed", name)
+        self._stored = set(wanted)
 
     def _row(self, schedule: Schedule, now: int) -> ScheduleRow:
         task = schedule.call.task
@@ -104,7 +106,9 @@ class Planner:
         now = self._clock.now()
         until = now if until is None else max(now, until)
         fired = 0
-        for row in await self._store.schedules():
+        rows = await self._store.schedules()
+        self._tell_removed({row.name for row in rows})
+        for row in rows:
             if not row.paused and row.next_at is not None and row.next_at <= until:
                 try:
                     fired += await self._fire(row, until)
@@ -119,6 +123,18 @@ class Planner:
                     # Without this the other schedules would wait for it, too.
                     await self._store.advance_schedule(row, None, 0, [])
         return fired
+
+    def _tell_removed(self, there: set[str]) -> None:
+        """Tell, once each, of schedules of this process that another one has taken out of the database."""
+        for name in sorted(self._stored - there):
+            log.error(
+                "schedule %s was removed from the database by another process of application %r that does not declare "
+                "it (an older or newer deploy, or another program on the same file): it does not fire any more. Give "
+                "each program a name of its own, OnCue(..., name=...), and restart this one.",
+                name,
+                self._app,
+            )
+        self._stored &= there
 
     async def _fire(self, row: ScheduleRow, until: int) -> int:
         options = msgspec.convert(row.options, _Options)

@@ -311,3 +311,24 @@ async def test_a_schedule_that_this_version_cannot_read_rests_and_holds_up_no_ot
         }
         await planner.sync()
         assert all(row.next_at is not None for row in await still.store.schedules())
+
+
+async def test_a_schedule_that_another_program_removes_is_missed_loudly_and_once(
+    make: Make, clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    live, other = make(clock=clock), make(clock=clock)
+
+    @live.every(60, name="nightly")
+    async def nightly() -> None: ...
+
+    async with live, other:
+        planner = live.service(worker=False).planner
+        await planner.sync()
+        await planner.run_once()
+        assert "was removed" not in caplog.text
+        await other.service(worker=False).planner.sync()
+        await planner.run_once()
+        await planner.run_once()
+        told = [one for one in caplog.records if "nightly was removed from the database" in one.getMessage()]
+        assert len(told) == 1
+        assert told[0].levelname == "ERROR"

@@ -126,6 +126,8 @@ def _fold(conn: sqlite3.Connection, found: _Waiting, job: NewJob) -> Inserted:
         conn.execute(SQL["move_job"], {"id": found.id, "due": due})
     else:
         job.id, job.scheduled_at = found.id, due
+        # The job becomes the application's own: what its row asks for is open again.
+        conn.execute(SQL["forget_replaced"], {"id": found.id})
         conn.execute(SQL["replace_job"], {"jobs": as_json([job])})
     if found.group is not None:
         release(conn, (GROUP + found.group,))

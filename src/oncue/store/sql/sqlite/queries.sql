@@ -16,6 +16,11 @@ SELECT json_group_array(json_array(id, key, started, scheduled_at, created_at, g
   SELECT id, key, 1, scheduled_at, created_at, group_name FROM oncue_job
   WHERE key IN (SELECT value FROM json_each(:keys)) AND key IS NOT NULL AND attempt > 0);
 
+-- name: forget_replaced
+DELETE FROM oncue_source_row
+WHERE job = :id AND (source, row_key) = (
+  SELECT substr(origin, 8), origin_ref->>0 FROM oncue_job WHERE id = :id AND attempt = 0 AND origin GLOB 'source:*');
+
 -- name: replace_job
 UPDATE oncue_job
 SET task = j.value->>1, args = j.value->>2, queue = j.value->>3, priority = j.value->>4, scheduled_at = j.value->>5,
