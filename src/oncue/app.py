@@ -76,9 +76,9 @@ class OnCue(Declarations):
         self.url, self.clock = url, clock
         self.store = open_store(url, clock, busy_timeout)
         self.wake = open_wake(wake, url)
-        self.jobs = Jobs(self.store, clock)
+        self.jobs = Jobs(self.store, self.wake, clock)
         self.results = Results(self.store, self.wake)
-        self.recurring = Recurring(self.store, clock)
+        self.recurring = Recurring(self.store, self.wake, clock)
 
     @contextmanager
     def bound_to(self, url: str, clock: Clock, busy_timeout: float = 10.0) -> Iterator[None]:

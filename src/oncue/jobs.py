@@ -10,6 +10,7 @@ from oncue.errors import UnknownJob
 from oncue.job import State
 from oncue.store import Store
 from oncue.task import MAX_ID, checked_name
+from oncue.wake import Wake
 
 if TYPE_CHECKING:
     from oncue.store.views import AttemptView, Counts, JobView, WorkerView
@@ -21,8 +22,8 @@ _SILENT = 120 * SECOND
 class Jobs:
     """The jobs of an application, to look at and to steer."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: Store, wake: Wake, clock: Clock) -> None:
+        self._store, self._wake, self._clock = store, wake, clock
 
     async def get(self, id: int) -> JobView | None:
         """Return a job, waiting, running or final; None where there is none (any more)."""
@@ -84,11 +85,15 @@ class Jobs:
 
     async def run_now(self, id: int) -> None:
         """Make a waiting job due now. Raises UnknownJob, or InvalidJob where it runs or is final."""
-        await self._store.run_now(self._clock.now(), _possible(id))
+        now = self._clock.now()
+        await self._store.run_now(now, _possible(id))
+        self._wake.hint(now)
 
     async def retry(self, id: int) -> None:
         """Put a discarded or cancelled job back, due now. Raises UnknownJob, or InvalidJob where that can't be."""
-        await self._store.restart(self._clock.now(), _possible(id))
+        now = self._clock.now()
+        await self._store.restart(now, _possible(id))
+        self._wake.hint(now)
 
 
 def _possible(id: int) -> int:

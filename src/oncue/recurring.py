@@ -11,13 +11,14 @@ from oncue.errors import UnknownSchedule
 if TYPE_CHECKING:
     from oncue.planner import Planner
     from oncue.store import Store
+    from oncue.wake import Wake
 
 
 class Recurring:
     """``app.recurring``: the stored schedules, by the names that they have in the code."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: Store, wake: Wake, clock: Clock) -> None:
+        self._store, self._wake, self._clock = store, wake, clock
 
     @property
     def _planner(self) -> Planner:
@@ -32,12 +33,14 @@ class Recurring:
     async def resume(self, name: str) -> None:
         """Let a paused schedule go on with its next fire; those in between are left out. Raises UnknownSchedule."""
         _known(await self._planner.pause(name, paused=False), name)
+        self._wake.hint(self._clock.now())
 
     async def run_now(self, name: str) -> int:
         """Make a job of a schedule at once, apart from its fires, and return its id. Raises UnknownSchedule."""
         id = await self._planner.run_now(name)
         _known(id is not None, name)
         assert id is not None
+        self._wake.hint(self._clock.now())
         return id
 
     async def preview(self, name: str, n: int = 10) -> list[datetime]:

@@ -24,9 +24,11 @@ class Results:
         """Return the job once it is final; None where it is not in the kept history (any more)."""
         future: asyncio.Future[JobView | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(id, set()).add(future)
-        self._changed.set()
         if self._looking is None or self._looking.done():
+            # An event belongs to the loop that waited on it, and this may be another one than last time.
+            self._changed = asyncio.Event()
             self._looking = asyncio.create_task(self._look())
+        self._changed.set()
         try:
             return await future
         finally:

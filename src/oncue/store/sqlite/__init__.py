@@ -24,6 +24,7 @@ from oncue.store.sqlite.transaction import SyncConnections
 from oncue.store.views import AttemptView, Backlog, Blocker, Check, Counts, JobView, QueueView, SchemaView
 
 T = TypeVar("T")
+_Asked = tuple[NewJob, "asyncio.Future[Inserted]"]
 
 
 class SqliteStore:
@@ -36,7 +37,8 @@ class SqliteStore:
         self._busy_timeout = busy_timeout
         self._writer: ConnectionThread | None = None
         self._reader: ConnectionThread | None = None
-        self._pending: list[tuple[NewJob, asyncio.Future[Inserted]]] = []
+        # By loop: a future may be settled by its own loop only.
+        self._pending: dict[asyncio.AbstractEventLoop, list[_Asked]] = {}
         self._pending_lock = threading.Lock()
         self._version = -1
         self._sync = SyncConnections(self.path, busy_timeout)
@@ -90,32 +92,34 @@ class SqliteStore:
 
     async def insert(self, job: NewJob) -> Inserted:
         """Store one job. Calls that wait for the writer together are stored as one set, in one commit."""
-        writer = self._thread(self._writer)
-        future: asyncio.Future[Inserted] = asyncio.get_running_loop().create_future()
+        writer, loop = self._thread(self._writer), asyncio.get_running_loop()
+        future: asyncio.Future[Inserted] = loop.create_future()
         with self._pending_lock:
-            self._pending.append((job, future))
-            first = len(self._pending) == 1
-        if first:
-            taken: list[tuple[NewJob, asyncio.Future[Inserted]]] = []
-            committed = writer.submit(lambda conn: self._insert_pending(conn, taken))
-            committed.add_done_callback(lambda done: self._settle(taken, done))
+            waiting = self._pending.setdefault(loop, [])
+            waiting.append((job, future))
+        if len(waiting) == 1:
+            taken: list[_Asked] = []
+            committed = writer.submit(lambda conn: self._insert_pending(conn, loop, taken))
+            committed.add_done_callback(lambda done: self._settle(loop, taken, done))
         return await future
 
-    def _insert_pending(
-        self, conn: sqlite3.Connection, taken: list[tuple[NewJob, asyncio.Future[Inserted]]]
-    ) -> list[Inserted]:
+    def _take_pending(self, loop: asyncio.AbstractEventLoop, taken: list[_Asked]) -> None:
         with self._pending_lock:
-            taken[:], self._pending = self._pending, []
+            taken[:] = self._pending.pop(loop, [])
+
+    def _insert_pending(
+        self, conn: sqlite3.Connection, loop: asyncio.AbstractEventLoop, taken: list[_Asked]
+    ) -> list[Inserted]:
+        self._take_pending(loop, taken)
         return insert_jobs(conn, [job for job, _ in taken])
 
     def _settle(
-        self, taken: list[tuple[NewJob, asyncio.Future[Inserted]]], done: asyncio.Future[list[Inserted]]
+        self, loop: asyncio.AbstractEventLoop, taken: list[_Asked], done: asyncio.Future[list[Inserted]]
     ) -> None:
         error = done.exception()
         if error is not None and not taken:
             # The transaction could not even begin: nobody has picked up what waits, and nobody else will.
-            with self._pending_lock:
-                taken[:], self._pending = self._pending, []
+            self._take_pending(loop, taken)
         for number, (_, future) in enumerate(taken):
             if future.done():
                 continue
