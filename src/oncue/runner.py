@@ -130,7 +130,7 @@ class Runner:
         return None if reason is None else Skipped(f"skipped: {reason}")
 
     async def _call(self, run: Run, task: Task[Any, Any]) -> Outcome:
-        timer = None
+        timer: asyncio.TimerHandle | None = None
         try:
             arguments = task.decode(run.job.args)
         except msgspec.MsgspecError as error:
@@ -138,13 +138,19 @@ class Runner:
         context = run.context = JobContext(run.job, self.resources, self._report, self._loop)
         enter(context)
         args, named = task.bind(arguments, context)
-        if task.options.timeout is not None:
-            timer = self._loop.call_later(task.options.timeout, run.stop, "timeout")
+
+        def begin() -> None:
+            nonlocal timer
+            if task.options.timeout is not None:
+                timer = self._loop.call_later(task.options.timeout, run.stop, "timeout")
+
         try:
             if task.is_async:
+                begin()
                 result = await task.function(*args, **named)
             else:
-                result = await self._in_thread(run, partial(task.function, *args, **named))
+                # Until a thread is free, no time of its own passes.
+                result = await self._in_thread(run, partial(task.function, *args, **named), begin)
         except asyncio.CancelledError as error:
             return self._stopped(run, task, error)
         except (KeyboardInterrupt, GeneratorExit):
@@ -156,8 +162,8 @@ class Runner:
                 timer.cancel()
         return _completed(result)
 
-    async def _in_thread(self, run: Run, function: Callable[[], Any]) -> Any:
-        future = self._threads.submit(function)
+    async def _in_thread(self, run: Run, function: Callable[[], Any], begun: Callable[[], None]) -> Any:
+        future = self._threads.submit(function, begun)
         while True:
             try:
                 return await asyncio.shield(future)
@@ -168,6 +174,7 @@ class Runner:
                 done, _ = await asyncio.wait({future}, timeout=self._grace)
                 if not done:
                     log.error("job %s ignores its flag (%s): its thread is left behind", run.job.id, run.why)
+                    self._threads.leave(future)
                     raise
                 if run.why == "timeout":
                     raise

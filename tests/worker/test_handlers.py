@@ -205,6 +205,50 @@ async def test_a_timeout_shows_a_thread_the_flag_and_fails_its_attempt(app: OnCu
             await handle.result(30)
 
 
+async def test_the_timeout_of_a_function_counts_from_when_a_thread_takes_it_up(app: OnCue) -> None:
+    began, free = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    @app.task()
+    def first() -> None:
+        loop.call_soon_threadsafe(began.set)
+        free.wait(30)
+
+    @app.task(timeout=0.05, retry=Retry.never())
+    def second() -> str:
+        return "ran"
+
+    async with app.worker(WorkerOptions(threads=1)):
+        await app.schedule(first.call())
+        await began.wait()
+        handle = await app.schedule(second.call())
+        await until_state(app, handle.id, "running")
+        # Longer than the timeout: what waits for a thread isn't failing.
+        await asyncio.sleep(0.2)
+        free.set()
+        assert await handle.result(30) == "ran"
+
+
+async def test_threads_that_never_return_do_not_use_up_the_others_places(app: OnCue) -> None:
+    end = threading.Event()
+
+    @app.task(timeout=0.01, retry=Retry.never())
+    def stuck() -> None:
+        end.wait(60)
+
+    @app.task(retry=Retry.never())
+    def work() -> str:
+        return threading.current_thread().name
+
+    async with app.worker(WorkerOptions(threads=2, grace=0.01)):
+        for handle in await app.schedule_many([stuck.call() for _ in range(4)]):
+            with pytest.raises(errors.JobFailed, match="timed out"):
+                await handle.result(30)
+        one, two = await app.schedule_many([work.call(), work.call()])
+        await asyncio.gather(one.result(30), two.result(30))
+        end.set()
+
+
 async def test_the_timeout_counts_from_the_start_of_each_attempt(app: OnCue) -> None:
     @app.task(timeout=0.1, retry=Retry(2, 0.0))
     async def slow(ctx: JobContext) -> int:
