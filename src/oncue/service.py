@@ -148,8 +148,17 @@ class Service:
                 await self.planner.sync()
                 yield
             finally:
-                await asyncio.gather(*self._hooks, return_exceptions=True)
+                await self._end_hooks()
                 self.runner.close()
+
+    async def _end_hooks(self) -> None:
+        """Let the hooks end that were called, within the grace."""
+        if not self._hooks:
+            return
+        _, late = await asyncio.wait(set(self._hooks), timeout=self.options.grace)
+        for hook in late:
+            log.error("an on_discard hook did not end within %g s of shutdown: it is cancelled", self.options.grace)
+            hook.cancel()
 
     async def _sweep(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

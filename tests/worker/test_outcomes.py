@@ -11,6 +11,7 @@ import pytest
 
 from oncue import Discard, Exponential, JobContext, Limit, OnCue, Retry, RetryAfter, Snooze
 from oncue.task import DiscardedJob
+from oncue.worker import WorkerOptions
 from tests.store.kit import HandClock, S
 from tests.worker.conftest import Make, get
 
@@ -206,6 +207,25 @@ async def test_an_on_discard_that_fails_is_told_and_stops_nothing(
         await still.drain()
         assert [(await get(still, one.id)).state for one in handles] == ["discarded"] * 2
     assert "broken hook" in caplog.text
+
+
+async def test_an_on_discard_that_never_ends_is_cancelled_at_shutdown(
+    app: OnCue, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = asyncio.Event()
+
+    async def endless(job: DiscardedJob) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    @app.task(retry=Retry.never(), on_discard=endless)
+    async def fail() -> None:
+        raise ValueError("no")
+
+    async with asyncio.timeout(30), app.worker(WorkerOptions(grace=0.01)):
+        await app.schedule(fail.call())
+        await begun.wait()
+    assert "an on_discard hook did not end" in caplog.text
 
 
 @pytest.mark.parametrize("when_late", ["run", "skip", "fail"])
