@@ -185,3 +185,19 @@ async def test_blocked_jobs_in_front_neither_end_a_claim_nor_let_lower_prioritie
     found = await bench.ask(worker, count=2)
     assert [one.id for one in found.jobs] == [first, second]
     assert await bench.ids(worker, count=2) == [lower]
+
+
+async def test_a_claim_looks_at_a_bounded_number_of_blocked_jobs_and_the_next_goes_on(bench: Bench) -> None:
+    """So that 100,000 due jobs of one group don't keep everybody from writing until all of them were looked at."""
+    worker = await bench.worker()
+    first, *_ = await bench.add(*[job(-2, group="g") for _ in range(5_000)])
+    found = await bench.ask(worker)
+    assert [one.id for one in found.jobs] == [first]
+    assert found.more
+    assert found.next_eligible is not None
+    assert found.next_eligible <= bench.now
+    looked = len([one for one in await bench.store.list_jobs(limit=5_000, state=["scheduled"]) if one.blocked_by])
+    assert 1_000 < looked < 3_000
+    assert await bench.ids(worker) == []
+    found = await bench.ask(worker)
+    assert (found.more, found.next_eligible) == (False, None)

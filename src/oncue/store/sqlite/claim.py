@@ -27,6 +27,8 @@ class _Peek(msgspec.Struct):
 
 
 _IDLE = 45 * 1_000_000
+# So many candidates are looked at in one transaction, most of which may be blocked: nobody can write meanwhile.
+_LOOKS = 2_000
 _peek = msgspec.json.Decoder(_Peek)
 _jobs = msgspec.json.Decoder(list[Claimed])
 
@@ -55,16 +57,21 @@ def claim(conn: sqlite3.Connection, request: Claim) -> Claims:
 
 def _claim_lanes(conn: sqlite3.Connection, request: Claim, lanes: list[Any], found: Claims) -> list[int]:
     later: list[int] = []
+    looks = 0
     # Lower priority numbers first; among equals the lane whose first job has waited longest.
     for queue, priority, eligible in sorted(lanes, key=lambda lane: (lane[1], lane[2])):
         full = eligible <= request.until
         # Candidates that are blocked get parked: the next ones of their lane come before any other lane.
-        while full and (free := request.count - len(found.jobs)) > 0:
+        while full and (free := request.count - len(found.jobs)) > 0 and looks < _LOOKS:
+            looks += free
             full = _claim_lane(conn, request, queue, priority, free, found)
         if eligible > request.until:
             later.append(eligible)
         elif full:
             found.more = True
+            if len(found.jobs) < request.count:
+                # Places are left: the next claim goes on here.
+                later.append(eligible)
         else:
             values = {"queue": queue, "priority": priority, "except": as_json(request.unknown)}
             after = conn.execute(SQL["next_in_lane"], values).fetchone()
