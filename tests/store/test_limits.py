@@ -246,6 +246,15 @@ async def test_a_limit_that_is_gone_from_the_code_holds_nobody_for_long(bench: B
     assert got.id == first
     assert await bench.ids(worker) == []
     await bench.store.unblock()
-    assert await bench.ids(worker) == [second]
+    assert await bench.ids(worker) == [second, third]
+
+
+async def test_a_cap_that_was_raised_lets_as_many_more_run_after_the_next_sweep(bench: Bench) -> None:
+    worker = await bench.worker()
+    _, second, third, fourth = await bench.add(*[job(-1) for _ in range(4)])
+    assert len(await bench.claim(worker, policy=by_task(concurrency=1))) == 1
+    raised = by_task(concurrency=3)
+    assert await bench.ids(worker, policy=raised) == []
     await bench.store.unblock()
-    assert await bench.ids(worker) == [third]
+    assert await bench.ids(worker, policy=raised) == [second, third]
+    assert (await bench.get(fourth)).blocked_by == "cap:task:t"
