@@ -94,3 +94,18 @@ async def test_a_paused_schedule_does_not_fire_and_keeps_that_through_a_deploy(b
     assert (await bench.store.schedules())[0].paused == 1
     assert await bench.store.pause_schedule("nightly", False, T0 + 60 * S)
     assert (await bench.ask(worker)).next_fire == T0 + 60 * S
+
+
+async def test_a_fire_that_has_its_job_already_makes_no_other_and_holds_up_nothing(bench: Bench) -> None:
+    """As after a clock that was set back, where the schedule changed meanwhile; whether the job waits or has ended."""
+    worker = await bench.worker()
+    times = [T0 - 2 * S, T0 - S, T0]
+    await bench.store.save_schedule(row(next_at=times[0]))
+    assert await bench.store.advance_schedule(row(next_at=times[0]), T0 + S, 0, [fire(one) for one in times[:2]])
+    (ended, _) = await bench.claim(worker)
+    await bench.done(worker, ended)
+    await bench.store.save_schedule(row(next_at=times[0]))
+    assert await bench.store.advance_schedule(row(next_at=times[0]), T0 + S, 0, [fire(one) for one in times])
+    refs = [one.origin_ref for one in await bench.store.list_jobs(limit=9)]
+    assert sorted(ref or "" for ref in refs) == [str(one) for one in times]
+    assert (await bench.store.schedules())[0].next_at == T0 + S

@@ -9,7 +9,7 @@ import msgspec
 
 from oncue.job import NewJob
 from oncue.store import ScheduleRow
-from oncue.store.sqlite.insert import SQL, as_json, insert_jobs
+from oncue.store.sqlite.insert import SQL, as_json, fetch, insert_jobs
 
 _rows = msgspec.json.Decoder(list[ScheduleRow])
 
@@ -37,13 +37,20 @@ def drop_schedule(conn: sqlite3.Connection, name: str) -> None:
 def advance_schedule(
     conn: sqlite3.Connection, row: ScheduleRow, following: int | None, dropped: int, jobs: Sequence[NewJob]
 ) -> bool:
-    """Store a fire's jobs and move the schedule on, unless another planner did; tell which."""
+    """Store a fire's jobs and move the schedule on, unless another planner did; tell which.
+
+    A fire that has its job already, as after a clock that was set back, makes no other.
+    """
     values = {"name": row.name, "nominal": row.next_at, "following": following, "dropped": dropped}
     fired = row.next_at if jobs else row.last_at
     if conn.execute(SQL["advance_schedule"], {**values, "fired": fired}).rowcount != 1:
         return False
     if jobs:
-        insert_jobs(conn, jobs)
+        refs = as_json([job.origin_ref for job in jobs])
+        known = set(fetch(conn, "known_fires", origin=jobs[0].origin, refs=refs))
+        fresh = [job for job in jobs if job.origin_ref not in known]
+        if fresh:
+            insert_jobs(conn, fresh)
     return True
 
 

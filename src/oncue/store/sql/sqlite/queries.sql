@@ -397,6 +397,14 @@ DELETE FROM oncue_schedule WHERE name = :name;
 UPDATE oncue_schedule SET next_at = :following, last_at = :fired, missed = missed + :dropped
 WHERE name = :name AND next_at IS :nominal AND paused = 0;
 
+-- name: known_fires
+SELECT json_group_array(origin_ref) FROM (
+  SELECT origin_ref FROM oncue_job
+  WHERE origin = :origin AND origin_ref IN (SELECT value FROM json_each(:refs))
+  UNION ALL
+  SELECT origin_ref FROM oncue_finished
+  WHERE origin = :origin AND origin_ref IN (SELECT value FROM json_each(:refs)));
+
 -- name: pause_schedule
 UPDATE oncue_schedule SET paused = :paused, next_at = :next_at WHERE name = :name;
 
