@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from oncue.clock import Clock
+from oncue.errors import StoreError
 from oncue.job import Ack, Claimed
 from oncue.store import Store
 from oncue.wake import Wake
@@ -46,7 +47,34 @@ class Sweeper:
         self._plan, self._reconcile, self._settled = plan, reconcile, settled
 
     async def run_once(self) -> Swept:
-        """Do all duties once and return what they changed."""
+        """Do all duties once and return what they changed.
+
+        A duty that fails keeps none of the others from being done; the first error is raised in the end. Where the
+        database itself fails, the rest would only wait for it, too: that StoreError is raised at once.
+        """
+        failures: list[Exception] = []
+
+        async def duty(work: Callable[[], Awaitable[int]]) -> int:
+            try:
+                return await work()
+            except StoreError:
+                raise
+            except Exception as error:
+                failures.append(error)
+                return 0
+
+        rescued, planned = await duty(self._rescue), await duty(self._plan)
+        reconciled, unblocked = await duty(self._reconcile), await duty(self._store.unblock)
+        swept = Swept(rescued, planned, unblocked, reconciled, await duty(self._prune))
+        # Rewake: a hint for now has every worker of the process look for itself, whatever hints were lost before.
+        self._wake.hint(self._clock.now())
+        for also in failures[1:]:
+            log.error("beside the first failure of the sweep: %s", also)
+        if failures:
+            raise failures[0]
+        return swept
+
+    async def _rescue(self) -> int:
         rescued = await self._store.rescue(self._clock.now(), self._retention)
         for job, ack in rescued:
             log.warning(
@@ -54,13 +82,7 @@ class Sweeper:
             )
             if self._settled is not None:
                 self._settled(job, ack)
-        planned = await self._plan()
-        reconciled = await self._reconcile()
-        unblocked = await self._store.unblock()
-        swept = Swept(len(rescued), planned, unblocked, reconciled, await self._prune())
-        # Rewake: a hint for now has every worker of the process look for itself, whatever hints were lost before.
-        self._wake.hint(self._clock.now())
-        return swept
+        return len(rescued)
 
     async def _prune(self) -> int:
         total = 0
