@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
 
+pytest_plugins = ["tests.pg"]
+
 for name in ("DATABASE_URL", "REDIS_URL", "CRON_SECRET"):
     os.environ.pop(name, None)
 
