@@ -41,7 +41,8 @@ from oncue.drain import Drained
 from oncue.errors import InvalidTime, OnCueError, UnknownTask
 from oncue.job import State
 from oncue.store.sqlite.connection import path_of
-from oncue.store.sqlite.read import list_jobs
+from oncue.store.sqlite.run import perform
+from oncue.store.steps.read import list_jobs
 from oncue.store.views import JobView
 from oncue.task import Call, Task
 
@@ -203,7 +204,7 @@ class Harness:
             "group": group,
         }
         with closing(sqlite3.connect(self.path)) as conn:
-            return list_jobs(conn, limit, **filters)[::-1]
+            return perform(conn, list_jobs(limit, **filters))[::-1]
 
     def completed(self, task: TaskLike | None = None, *, key: str | None = None) -> list[JobView]:
         """Return the completed jobs (of a task, with a key), oldest first."""

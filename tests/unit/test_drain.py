@@ -459,7 +459,8 @@ async def test_the_backlog_of_many_far_jobs_reads_no_far_row(url: str) -> None:
         steps = 0
 
         def look(conn: sqlite3.Connection) -> None:
-            from oncue.store.sqlite.read import backlog
+            from oncue.store.sqlite.run import perform
+            from oncue.store.steps.read import backlog
 
             def step() -> int:
                 nonlocal steps
@@ -467,7 +468,7 @@ async def test_the_backlog_of_many_far_jobs_reads_no_far_row(url: str) -> None:
                 return 0
 
             conn.set_progress_handler(step, 10)
-            left = backlog(conn, app.clock.now(), None)
+            left = perform(conn, backlog(app.clock.now(), None))
             conn.set_progress_handler(None, 0)
             assert left.remaining == 1
             assert left.next_due is not None

@@ -9,7 +9,7 @@ import pytest
 
 from oncue import OnCue
 from oncue.handle import JobHandle
-from oncue.store.sqlite.insert import SQL
+from oncue.store.sqlite.run import SQL
 
 
 @pytest.mark.parametrize("round", range(5))

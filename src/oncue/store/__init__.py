@@ -76,6 +76,7 @@ class Claims(msgspec.Struct):
     ``next_eligible``, ``others_until`` (the earliest lease end of another worker that holds jobs) and
     ``next_fire`` (of a schedule) are microseconds since the epoch, or None. ``cancel`` names jobs of this
     worker that were asked to stop; ``lost`` those whose ack came too late. ``more``: there is more due.
+    ``held``: some due jobs could not be taken, because another transaction holds their rows.
     """
 
     jobs: list[Claimed]
@@ -88,6 +89,7 @@ class Claims(msgspec.Struct):
     lease_lost: bool = False
     changed: bool = False
     skipped: int = 0
+    held: bool = False
 
 
 class LeaseKeeper(Protocol):

@@ -12,22 +12,24 @@ from typing import Any, TypeVar
 from oncue.clock import Clock
 from oncue.errors import NotOpen
 from oncue.job import Ack, Cancelled, Claimed, Inserted, NewJob
-from oncue.store import Claim, Claims, ScheduleRow, WorkerRow
+from oncue.store import Claim, Claims, WorkerRow
+from oncue.store.base import SharedStore
 from oncue.store.lock import LifeLock, forget, hold, is_dead
-from oncue.store.sqlite import claim as claims
-from oncue.store.sqlite import manage, read, schedules, schema, state
+from oncue.store.sqlite import schema, state
 from oncue.store.sqlite.connection import ConnectionThread, data_version, path_of
-from oncue.store.sqlite.insert import SQL, insert_jobs
 from oncue.store.sqlite.lease import LeaseKeeper
+from oncue.store.sqlite.run import SQL, perform
 from oncue.store.sqlite.source import SqliteSources
 from oncue.store.sqlite.transaction import SyncConnections
-from oncue.store.views import AttemptView, Backlog, Blocker, Check, Counts, JobView, QueueView, SchemaView
+from oncue.store.steps import Steps, claim, manage
+from oncue.store.steps.insert import insert_jobs
+from oncue.store.views import Check, SchemaView
 
 T = TypeVar("T")
 _Asked = tuple[NewJob, "asyncio.Future[Inserted]"]
 
 
-class SqliteStore:
+class SqliteStore(SharedStore):
     """The store behind ``sqlite:///file.db``."""
 
     def __init__(self, url: str, clock: Clock, busy_timeout: float = 10.0) -> None:
@@ -85,6 +87,14 @@ class SqliteStore:
         """Run ``operation(connection)`` inside a read transaction."""
         return await self._thread(self._reader).submit(operation)
 
+    async def change(self, steps: Steps[T], hint: int | None = None) -> T:
+        """Run steps in a write transaction; return their answer once that is durable. Others see the file change."""
+        return await self.write(lambda conn: perform(conn, steps))
+
+    async def look(self, steps: Steps[T]) -> T:
+        """Run steps that only read, in one transaction."""
+        return await self.read(lambda conn: perform(conn, steps))
+
     def _thread(self, thread: ConnectionThread | None) -> ConnectionThread:
         if thread is None:
             raise NotOpen("The application is not open: use `async with app:` or `await app.open()` first.")
@@ -111,7 +121,7 @@ class SqliteStore:
         self, conn: sqlite3.Connection, loop: asyncio.AbstractEventLoop, taken: list[_Asked]
     ) -> list[Inserted]:
         self._take_pending(loop, taken)
-        return insert_jobs(conn, [job for job, _ in taken])
+        return perform(conn, insert_jobs([job for job, _ in taken]))
 
     def _settle(
         self, loop: asyncio.AbstractEventLoop, taken: list[_Asked], done: asyncio.Future[list[Inserted]]
@@ -130,11 +140,11 @@ class SqliteStore:
 
     async def insert_many(self, jobs: Sequence[NewJob]) -> list[Inserted]:
         """Store many jobs in one transaction."""
-        return await self.write(lambda conn: insert_jobs(conn, jobs)) if jobs else []
+        return await self.change(insert_jobs(jobs)) if jobs else []
 
     async def claim(self, request: Claim) -> Claims:
         """Record acks and claim due jobs in one transaction."""
-        return await self.write(lambda conn: claims.claim(conn, request))
+        return await self.change(claim.claim(request))
 
     async def changed_elsewhere(self) -> bool:
         """Tell whether another connection has written to the file since this was asked last."""
@@ -146,35 +156,19 @@ class SqliteStore:
         """Add a worker's life; return its id, which fences all that it claims, and the lock that proves it alive."""
 
         def add(conn: sqlite3.Connection) -> tuple[int, LifeLock]:
-            id = manage.add_worker(conn, row)
+            id = perform(conn, manage.add_worker(row))
             # Locked before the row can be seen, so that nobody takes a newborn for dead.
             return id, hold(self._lives, id)
 
         return await self.write(add)
 
-    async def unregister(self, worker: int) -> None:
-        """Remove a worker, and give back what it may still hold."""
-        await self.write(lambda conn: manage.sign_off(conn, self.clock.now(), worker))
-
-    async def progress(self, worker: int, job: Claimed, value: object) -> bool:
-        """Store a running job's progress; False where the claim is not this worker's any more."""
-        return await self.write(lambda conn: manage.set_progress(conn, worker, job.id, job.attempt, value))
-
-    async def prune(self, now: int, count: int) -> int:
-        """Delete up to ``count`` finished jobs whose retention is over."""
-        return await self.write(lambda conn: manage.prune(conn, now, count))
-
-    async def unblock(self) -> int:
-        """Give the first job behind every blocker another look; return how many blockers there were."""
-        return await self.write(manage.unblock)
-
     async def rescue(self, now: int, retention: int | None) -> list[tuple[Claimed, Ack]]:
         """Take back the jobs of workers whose lease ended or whose death is proved; return what became of each."""
 
         def take_back(conn: sqlite3.Connection) -> list[tuple[Claimed, Ack]]:
-            dead = self._dead(manage.workers(conn))
+            dead = self._dead(perform(conn, manage.workers()))
             proved = [(row.id, f"worker {row.name} died (its process holds its lock no more)") for row in dead]
-            taken = manage.rescue(conn, now, retention, proved)
+            taken = perform(conn, manage.rescue(now, retention, proved))
             for row in dead:
                 forget(self._lives, row.id)
             return taken
@@ -197,76 +191,6 @@ class SqliteStore:
         """Return what reads the users' tables and remembers which of their rows were handled."""
         return SqliteSources(self)
 
-    async def schedules(self) -> list[ScheduleRow]:
-        """Return the stored schedules by name."""
-        return await self.read(schedules.schedules)
-
-    async def save_schedule(self, row: ScheduleRow) -> None:
-        """Add a schedule, or change its definition; whether it is paused stays."""
-        await self.write(lambda conn: schedules.save_schedule(conn, row))
-
-    async def drop_schedule(self, name: str) -> None:
-        """Remove a schedule; jobs that it made stay."""
-        await self.write(lambda conn: schedules.drop_schedule(conn, name))
-
-    async def advance_schedule(
-        self, row: ScheduleRow, following: int | None, dropped: int, jobs: Sequence[NewJob]
-    ) -> bool:
-        """Store a fire's jobs and move the schedule on in one transaction, unless another planner did; tell which."""
-        return await self.write(lambda conn: schedules.advance_schedule(conn, row, following, dropped, jobs))
-
-    async def pause_schedule(self, name: str, paused: bool, next_at: int | None) -> bool:
-        """Pause or resume a schedule; False where there is none of that name."""
-        return await self.write(lambda conn: schedules.pause_schedule(conn, name, paused, next_at))
-
-    async def job(self, id: int) -> JobView | None:
-        """Return a job, waiting, running or final; None where there is none."""
-        return await self.read(lambda conn: read.get_job(conn, id))
-
-    async def gone(self, ids: Sequence[int]) -> list[int]:
-        """Return those of ``ids`` that wait and run no more; waits for a commit that is being written."""
-        return await self.write(lambda conn: read.gone(conn, ids))
-
-    async def attempts(self, id: int) -> list[AttemptView]:
-        """Return the attempts that did not end the job, oldest first."""
-        return await self.read(lambda conn: read.attempts(conn, id))
-
-    async def list_jobs(self, *, limit: int, **filters: Any) -> list[JobView]:
-        """Return jobs, newest id first, that match all filters."""
-        return await self.read(lambda conn: read.list_jobs(conn, limit, **filters))
-
-    async def counts(self, now: int) -> Counts:
-        """Return how many jobs are in which state."""
-        return await self.read(lambda conn: read.counts(conn, now))
-
-    async def backlog(self, now: int, queues: frozenset[str] | None) -> Backlog:
-        """Return what is left to do in these queues (None: in all)."""
-        return await self.read(lambda conn: read.backlog(conn, now, queues))
-
-    async def run_now(self, now: int, id: int) -> None:
-        """Make a waiting job due now. Raises UnknownJob or InvalidJob."""
-        await self.write(lambda conn: manage.run_now(conn, now, id))
-
-    async def restart(self, now: int, id: int) -> None:
-        """Put a discarded or cancelled job back, due now. Raises UnknownJob or InvalidJob."""
-        await self.write(lambda conn: manage.restart(conn, now, id))
-
-    async def workers(self) -> list[WorkerRow]:
-        """Return the registered workers."""
-        return await self.read(manage.workers)
-
-    async def queues(self, now: int) -> list[QueueView]:
-        """Return the queues by name."""
-        return await self.read(lambda conn: read.queues(conn, now))
-
-    async def blockers(self) -> list[Blocker]:
-        """Return everything that jobs wait behind, except limits and due times."""
-        return await self.read(read.blockers)
-
-    async def overdue(self, before: int, limit: int) -> list[JobView]:
-        """Return jobs that were due before that time and don't run, longest overdue first."""
-        return await self.read(lambda conn: read.overdue(conn, before, limit))
-
     async def schema(self) -> SchemaView:
         """Look at the schema without creating or changing anything; the store need not be open."""
         return await asyncio.to_thread(state.schema_of, self.path)
@@ -279,36 +203,16 @@ class SqliteStore:
         """Commit a change without meaning, from another connection; workers and listeners should hear it."""
         self._sync.run(lambda conn: conn.execute(SQL["ping"]), None)
 
-    async def set_queue(self, name: str, paused: bool) -> None:
-        """Pause or resume a queue for all workers."""
-        await self.write(lambda conn: conn.execute(SQL["set_queue"], {"name": name, "paused": paused}))
-
-    async def hold_due(self, now: int) -> int:
-        """After a restore: hold what came due by ``now``; return how many."""
-        return await self.write(lambda conn: manage.hold_due(conn, now))
-
-    async def release_held(self) -> int:
-        """Let what was held run; return how many."""
-        return await self.write(manage.release_held)
-
-    async def cancel(self, now: int, expires_at: int | None, *, id: int | None, key: str | None) -> Cancelled:
-        """Cancel what the id or key names; tell what came of it."""
-        return await self.write(lambda conn: manage.cancel(conn, now, expires_at, id=id, key=key))
-
     def insert_sync(self, jobs: Sequence[NewJob], connection: Any = None) -> list[Inserted]:
         """Store jobs synchronously: in the caller's transaction where a connection is given, else in one of its own."""
-        return self._sync.run(lambda conn: insert_jobs(conn, jobs), connection)
+        return self._sync.run(lambda conn: perform(conn, insert_jobs(jobs)), connection)
 
     def cancel_sync(
         self, now: int, expires_at: int | None, id: int | None, key: str | None, connection: Any = None
     ) -> Cancelled:
         """``cancel``, synchronously."""
-        return self._sync.run(lambda conn: manage.cancel(conn, now, expires_at, id=id, key=key), connection)
+        return self._sync.run(lambda conn: perform(conn, manage.cancel(now, expires_at, id=id, key=key)), connection)
 
     def reschedule_sync(self, due: int, id: int | None, key: str | None, connection: Any = None) -> bool:
         """``reschedule``, synchronously."""
-        return self._sync.run(lambda conn: manage.reschedule(conn, due, id=id, key=key), connection)
-
-    async def reschedule(self, due: int, *, id: int | None, key: str | None) -> bool:
-        """Move a job that is not running to ``due``; False where there is none."""
-        return await self.write(lambda conn: manage.reschedule(conn, due, id=id, key=key))
+        return self._sync.run(lambda conn: perform(conn, manage.reschedule(due, id=id, key=key)), connection)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from oncue.store.sqlite.claim import extend_lease
 from oncue.store.sqlite.connection import connect, translated
+from oncue.store.sqlite.run import SQL
 
 
 class LeaseKeeper:
@@ -21,7 +21,8 @@ class LeaseKeeper:
         with translated(self._path):
             if self._conn is None:
                 self._conn = connect(self._path)
-            return extend_lease(self._conn, worker, now, lease)
+            values = {"until": now + lease, "now": now, "worker": worker}
+            return self._conn.execute(SQL["extend_lease"], values).rowcount == 1
 
     def close(self) -> None:
         """Close the connection."""

@@ -7,12 +7,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from msgspec.json import decode
+
 from oncue.store.due import UnreadableDue, near, parse_due
 from oncue.store.sources import Found, Row, RowKey, SourceBroken, Table
+from oncue.store.sql import queries
 from oncue.store.sqlite import triggers
-from oncue.store.sqlite.insert import as_json, fetch
+from oncue.store.steps import as_json
 
+SQL = queries("sqlite")
 _MOST = 20_000
+_FORGET = 500
 _EXAMPLES = 5
 _UNHANDLED = """NOT EXISTS (SELECT 1 FROM oncue_source_row AS oncue_r WHERE oncue_r.source = :oncue_source
   AND oncue_r.row_key = +{id} AND oncue_r.raw IS +{due} AND oncue_r.unsettled = 0)"""
@@ -139,7 +144,8 @@ def find(conn: sqlite3.Connection, table: Table, horizon: int) -> Found:
                     break
     found.unreadable = len(bad)
     found.examples = [f"row {key!r}: {why}" for key, why in list(bad.items())[:_EXAMPLES]]
-    waiting = dict(fetch(conn, "source_live", origin=f"source:{table.source}", before=1 << 62))
+    values = {"origin": f"source:{table.source}", "before": 1 << 62}
+    waiting = dict(decode(conn.execute(SQL["source_live"], values).fetchone()[0]))
     for row in read_rows(conn, table, [key for key in waiting if key not in rows]):
         if row.due != waiting[row.key]:
             rows[row.key] = row
@@ -170,3 +176,18 @@ def read_rows(conn: sqlite3.Connection, table: Table, keys: Sequence[RowKey]) ->
             if seen[0] in found:
                 found[seen[0]] = _row(table, names, seen)
     return list(found.values())
+
+
+def forget_gone(
+    conn: sqlite3.Connection, source: str, before: int, table: Table | None, listed: Sequence[RowKey]
+) -> None:
+    """Forget up to 500 rows that were handled before that time and have gone on since."""
+    values = {"source": source, "before": before, "listed": as_json(listed), "most": _FORGET}
+    if table is None:
+        gone = "r.row_key NOT IN (SELECT value FROM json_each(:listed))"
+        conn.execute(SQL["source_forget_gone"].replace("{gone}", gone), values)
+        return
+    same = f"{column(table, table.id)} = r.row_key AND {column(table, table.due)} IS r.raw"
+    gone = f"NOT EXISTS (SELECT 1 FROM {quoted(table.table)} WHERE {same})"  # noqa: S608 - quoted names
+    with users_table(conn, table):
+        conn.execute(SQL["source_forget_gone"].replace("{gone}", gone), values)

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from oncue.store.sources import SourceBroken, Table
-from oncue.store.sqlite.insert import SQL
+from oncue.store.sql import queries
 
 _PREFIX = "oncue_source:"
 
@@ -31,7 +31,7 @@ def definitions(table: Table) -> dict[str, str]:
 
     def note(row: str) -> str:
         # Not INSERT OR IGNORE: the clause of the statement that fires the trigger would override it.
-        return SQL["note_change"].replace("{id}", f"{row}.{id}").replace("{source}", source) + ";"
+        return queries("sqlite")["note_change"].replace("{id}", f"{row}.{id}").replace("{source}", source) + ";"
 
     # The condition may read any column; without one only these two matter.
     of = "" if table.where else f" OF {due}, {id}"

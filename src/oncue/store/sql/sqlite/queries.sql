@@ -101,7 +101,7 @@ SELECT json_object(
   'lanes', (SELECT json_group_array(json_array(queue, priority, (
               SELECT eligible_at FROM oncue_job AS j
               WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL AND j.queue = lane.queue
-                AND j.priority = lane.priority ORDER BY eligible_at LIMIT 1))) FROM lane),
+                AND j.priority = lane.priority ORDER BY eligible_at LIMIT 1), 1)) FROM lane),
   'lease_until', (SELECT lease_until FROM oncue_worker WHERE id = :worker),
   'others_until', (SELECT min(lease_until) FROM oncue_worker AS w WHERE id <> :worker
                    AND EXISTS (SELECT 1 FROM oncue_job AS j WHERE j.worker = w.id AND j.state = 'running')),
@@ -211,7 +211,8 @@ INSERT INTO oncue_job (id, task, args, queue, priority, scheduled_at, eligible_a
                        group_name, max_late, when_late, metadata, folded, created_at)
 SELECT id, task, args, queue, priority, :due, :due, attempt, snoozes, attempt - snoozes + max_attempts, key,
        group_name, max_late, when_late, metadata, folded, created_at
-FROM oncue_finished WHERE id = :id AND state <> 'completed';
+FROM oncue_finished WHERE id = :id AND state <> 'completed'
+ON CONFLICT DO NOTHING;
 
 -- name: look_again
 UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL
@@ -258,7 +259,7 @@ SELECT json_group_array(json(j)) FROM (
     'metadata', json(metadata), 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
     'progress', json(progress), 'created_at', created_at, 'cancel', cancel, 'result', NULL, 'error', NULL,
     'traceback', NULL, 'reason', NULL) AS j
-  FROM oncue_job WHERE {waiting}
+  FROM oncue_job WHERE {where}
   UNION ALL
   SELECT id, json_object(
     'id', id, 'state', state, 'outcome', outcome, 'task', task, 'args', json(args), 'queue', queue,
@@ -268,8 +269,32 @@ SELECT json_group_array(json(j)) FROM (
     'metadata', json(metadata), 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
     'progress', json(progress), 'created_at', created_at, 'cancel', 0, 'result', json(result), 'error', error,
     'traceback', traceback, 'reason', reason) AS j
-  FROM oncue_finished WHERE {finished}
+  FROM oncue_finished WHERE {where}
   ORDER BY id DESC LIMIT :limit);
+
+-- name: where_id
+id = :id;
+
+-- name: where_ids
+id IN (SELECT value FROM json_each(:ids));
+
+-- name: where_before
+id < :before;
+
+-- name: where_state
+state IN (SELECT value FROM json_each(:state));
+
+-- name: where_task
+task = :task;
+
+-- name: where_queue
+queue = :queue;
+
+-- name: where_key
+key = :key;
+
+-- name: where_group
+group_name = :group;
 
 -- name: gone
 SELECT json_group_array(value) FROM json_each(:ids)
@@ -470,10 +495,10 @@ WHERE source = :source AND row_key IN (
 
 -- name: source_unsettle
 UPDATE oncue_source_row SET unsettled = :unsettled
-WHERE source = :source AND row_key = :row_key AND due = :due AND job = :job AND unsettled <> :unsettled;
+WHERE source = :source AND row_key = :row->>0 AND due = :due AND job = :job AND unsettled <> :unsettled;
 
 -- name: source_unsettled
-SELECT unsettled FROM oncue_source_row WHERE source = :source AND row_key = :row_key AND due = :due AND job = :job;
+SELECT unsettled FROM oncue_source_row WHERE source = :source AND row_key = :row->>0 AND due = :due AND job = :job;
 
 -- name: source_listed
 INSERT INTO oncue_source (name, app, listed_at) VALUES (:name, '', :listed)

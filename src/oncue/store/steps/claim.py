@@ -1,0 +1,167 @@
+"""A worker's one transaction: record acks, claim due jobs, and learn when to come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from oncue.job import Claimed, Skipped, decide
+from oncue.limits import Bucket, Policy
+from oncue.store import Claim, Claims
+from oncue.store.choose import Choice, Facts, choose, is_plain
+from oncue.store.steps import Finish, Steps, as_json, ask, fetch, run
+from oncue.store.steps.acks import write_acks
+
+
+class Peek(msgspec.Struct):
+    """One look at everything that a worker must know. A lane is (queue, priority, its first eligible time, and whether
+    that job has a group or a key)."""
+
+    lanes: list[tuple[str, int, int, int]]
+    lease_until: int | None
+    others_until: int | None
+    next_fire: int | None
+    paused: list[str]
+    cancel: list[int]
+    changed: int
+    freed: int = 0
+
+
+_IDLE = 45 * 1_000_000
+# So many candidates are looked at in one transaction, most of which may be blocked: nobody can write meanwhile.
+_LOOKS = 2_000
+_peek = msgspec.json.Decoder(Peek)
+_jobs = msgspec.json.Decoder(list[Claimed])
+
+
+def claim(request: Claim) -> Steps[Claims]:
+    """Do what ``Claim`` says, inside one transaction that nobody else's claim overlaps."""
+    lost = (yield from write_acks(request.worker, request.acks)) if request.acks else []
+    peek = yield from look(request.worker)
+    found = claims_of(peek, lost)
+    if found.lease_lost:
+        return found
+    later = yield from _claim_lanes(request, served(peek, request), found)
+    found.next_eligible = min(later, default=None)
+    yield from renew(request, peek, found)
+    return found
+
+
+def look(worker: int) -> Steps[Peek]:
+    """Take the one look that comes before every claim."""
+    return _peek.decode((yield ask("peek", worker=worker)))
+
+
+def claims_of(peek: Peek, lost: list[int]) -> Claims:
+    """Return what the look alone tells."""
+    found = Claims([], lost, peek.cancel, None, peek.others_until, peek.next_fire, changed=bool(peek.changed))
+    found.lease_lost = peek.lease_until is None
+    return found
+
+
+def served(peek: Peek, request: Claim) -> list[tuple[str, int, int, int]]:
+    """Return the lanes that this worker takes from, the most urgent first: lower priority numbers, then the lane whose
+    first job has waited longest."""
+    return sorted(
+        (
+            lane
+            for lane in peek.lanes
+            if lane[0] not in peek.paused and (request.queues is None or lane[0] in request.queues)
+        ),
+        key=lambda lane: (lane[1], lane[2]),
+    )
+
+
+def renew(request: Claim, peek: Peek, found: Claims) -> Steps[None]:
+    """Renew the lease where the look and the claim make that necessary."""
+    # An idle worker holds nothing that could be rescued: its row only shows now and then that it lives.
+    floor = request.now + request.lease * 3 // 4 if found.jobs else request.now - _IDLE
+    if peek.lease_until is not None and peek.lease_until < floor:
+        yield run("extend_lease", until=request.now + request.lease, now=request.now, worker=request.worker)
+
+
+def _claim_lanes(request: Claim, lanes: list[Any], found: Claims) -> Steps[list[int]]:
+    later: list[int] = []
+    looks = 0
+    for queue, priority, eligible, _ in lanes:
+        full = eligible <= request.until
+        # Candidates that are blocked get parked: the next ones of their lane come before any other lane.
+        while full and (free := request.count - len(found.jobs)) > 0 and looks < _LOOKS:
+            looks += free
+            full = yield from _claim_lane(request, queue, priority, free, found)
+        if eligible > request.until:
+            later.append(eligible)
+        elif full:
+            found.more = True
+            if len(found.jobs) < request.count:
+                # Places are left: the next claim goes on here.
+                later.append(eligible)
+        else:
+            after = yield ask("next_in_lane", queue=queue, priority=priority, **{"except": as_json(request.unknown)})
+            if after is not None and after <= request.until:
+                found.held = True
+            elif after is not None:
+                later.append(after)
+    return later
+
+
+def _claim_lane(request: Claim, queue: str, priority: int, free: int, found: Claims) -> Steps[bool]:
+    """Claim up to ``free`` jobs of a lane; tell whether the lane may have more that are due."""
+    values = {"queue": queue, "priority": priority, "until": request.until, "now": request.now, "count": free}
+    jobs = _jobs.decode((yield ask("candidates", **values, **{"except": as_json(request.unknown)})))
+    if is_plain(jobs, request.policy):
+        choice = Choice(take=jobs)
+    else:
+        facts = yield from _facts(jobs, request.policy)
+        choice = choose(jobs, facts, request.policy, request.now)
+        yield from _settle(request, choice, facts)
+        found.skipped += len(choice.skip)
+    if choice.take:
+        ids = as_json([job.id for job in choice.take])
+        yield run("claim_jobs", worker=request.worker, now=request.now, ids=ids)
+        found.jobs += choice.take
+    return len(jobs) == free
+
+
+def _facts(jobs: Sequence[Claimed], policy: Policy) -> Steps[Facts]:
+    facts = Facts()
+    groups = as_json(sorted({job.group for job in jobs if job.group is not None}))
+    if groups != "[]":
+        facts.group_holder = dict((yield from fetch("busy_groups", groups=groups)))
+        heads = yield from fetch("group_heads", groups=groups)
+        facts.group_head = {group: id for group, id in heads if id is not None}
+    keys = as_json(sorted({job.key for job in jobs if job.key is not None}))
+    if keys != "[]":
+        facts.key_started = dict((yield from fetch("started_keys", keys=keys)))
+    if policy:
+        names = sorted({name for job in jobs for name, _ in policy.rates(job.task, job.queue, job.group)})
+        if names:
+            rows = yield from fetch("buckets", names=as_json(names))
+            facts.buckets = {name: Bucket(tat, backlog) for name, tat, backlog in rows}
+        if any(policy.caps(job.task, job.queue) for job in jobs):
+            for task, queue, count in (yield from fetch("running_counts")):
+                for name, _ in policy.caps(task, queue):
+                    facts.running[name] = facts.running.get(name, 0) + count
+    return facts
+
+
+def _settle(request: Claim, choice: Choice, facts: Facts) -> Steps[None]:
+    if facts.buckets:
+        rows = [(name, bucket.tat, bucket.backlog) for name, bucket in facts.buckets.items()]
+        yield run("save_buckets", buckets=as_json(rows))
+    # Before the parking: a job that begins to wait now has its slot behind those that move.
+    for name, shift in choice.shift.items():
+        yield run("shift_waiting", name=name, shift=shift)
+    if choice.park:
+        yield run("park_jobs", parked=as_json(choice.park))
+    if choice.skip:
+        acks = [
+            decide(job, Skipped(reason), request.now, request.now, retention=request.retention)
+            for job, reason in choice.skip
+        ]
+        for ack in acks:
+            # Never claimed: the row still has the attempt from before.
+            ack.attempt -= 1
+        yield Finish(None, acks)
