@@ -16,7 +16,7 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 CORE = PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["build"]
 ASKED = {
     "demo": CORE + EXTRAS["web"] + EXTRAS["whatsapp"],
-    "dev": CORE + EXTRAS["web"] + EXTRAS["whatsapp"] + EXTRAS["metrics"] + EXTRAS["dev"],
+    "dev": CORE + EXTRAS["web"] + EXTRAS["whatsapp"] + EXTRAS["metrics"] + EXTRAS["postgres"] + EXTRAS["dev"],
 }
 
 
