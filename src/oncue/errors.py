@@ -52,7 +52,11 @@ class StoreError(OnCueError):
 
 
 class StoreBusy(StoreError):
-    """Another process held the database's write lock for longer than the busy timeout."""
+    """Others held a lock in the database for longer than the busy timeout, or a statement took too long."""
+
+
+class StoreUnavailable(StoreError):
+    """The database server can't be reached, or the connection broke: what was being written may or may not be there."""
 
 
 class StoreFull(StoreError):

@@ -1,37 +1,22 @@
-"""The stores under test. A new store joins by a branch of ``backend``; no test knows which one it has."""
+"""The stores under test; no test knows which one it has."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from oncue.store import Store, open_store
+from tests.databases import KINDS, Backend, database
 from tests.store.kit import Bench, HandClock
 
 
-@dataclass(frozen=True)
-class Backend:
-    """A database of one test: its URL, and a connection as a user would open it for a transaction of their own."""
-
-    url: str
-    connect: Callable[[], Any]
-
-
-def sqlite_backend(tmp_path: Path) -> Backend:
-    import sqlite3
-
-    path = tmp_path / "jobs.db"
-    return Backend(f"sqlite:///{path}", lambda: closing(sqlite3.connect(path)))
-
-
-@pytest.fixture(params=["sqlite"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    return {"sqlite": sqlite_backend}[request.param](tmp_path)
+@pytest.fixture(params=KINDS)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    with database(request.param, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

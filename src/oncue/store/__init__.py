@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
 from oncue.clock import Clock
+from oncue.dsn import is_postgres
 from oncue.errors import ConfigError
 from oncue.job import Ack, Cancelled, Claimed, Inserted, NewJob
 from oncue.limits import Policy
@@ -55,7 +56,8 @@ class Claim(msgspec.Struct):
 
     ``until``: claim what is eligible by then (now plus the look-ahead). ``count``: at most so many.
     ``queues``: None for all. ``unknown``: task names that this worker can't run. ``retention``: how long the
-    row of a job that is skipped at the claim is kept.
+    row of a job that is skipped at the claim is kept. ``holding``: the ids of all jobs that the worker knows it holds.
+    ``by_server``: the database server's clock has the last word.
     """
 
     worker: int
@@ -68,6 +70,8 @@ class Claim(msgspec.Struct):
     unknown: Sequence[str] = ()
     retention: int | None = None
     policy: Policy = Policy()
+    holding: Container[int] = ()
+    by_server: bool = False
 
 
 class Claims(msgspec.Struct):
@@ -77,6 +81,8 @@ class Claims(msgspec.Struct):
     ``next_fire`` (of a schedule) are microseconds since the epoch, or None. ``cancel`` names jobs of this
     worker that were asked to stop; ``lost`` those whose ack came too late. ``more``: there is more due.
     ``held``: some due jobs could not be taken, because another transaction holds their rows.
+    ``unwritten``: acks to hand in again, for the same reason, or because of ``trouble``, which kept part of the work
+    from being done.
     """
 
     jobs: list[Claimed]
@@ -90,6 +96,8 @@ class Claims(msgspec.Struct):
     changed: bool = False
     skipped: int = 0
     held: bool = False
+    unwritten: list[int] = []
+    trouble: Exception | None = None
 
 
 class LeaseKeeper(Protocol):
@@ -309,8 +317,15 @@ def open_store(url: str, clock: Clock, busy_timeout: float = 10.0) -> Store:
         from oncue.store.sqlite import SqliteStore
 
         return SqliteStore(url, clock, busy_timeout)
+    if is_postgres(url):
+        try:
+            from oncue.store.postgres import PostgresStore
+        except ModuleNotFoundError as error:
+            raise ConfigError("PostgreSQL needs asyncpg: pip install 'oncue[postgres]'.") from error
+        return PostgresStore(url, clock, busy_timeout)
     hint = f" Did you mean sqlite:///{url}?" if "://" not in url else ""
     raise ConfigError(
-        f"No store for the URL {url.partition('@')[2] or url!r}: this version knows sqlite:///relative/file.db and "
-        f"sqlite:////absolute/file.db. Check DATABASE_URL, or pass the URL to OnCue(...).{hint}"
+        f"No store for the URL {url.partition('@')[2] or url!r}: this version knows sqlite:///relative/file.db, "
+        "sqlite:////absolute/file.db and postgresql://user:password@host/database. Check DATABASE_URL, or pass the URL "
+        f"to OnCue(...).{hint}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Literal
 
 from oncue.clock import SECOND, from_us, in_range, to_us
@@ -13,7 +14,7 @@ from oncue.errors import InvalidTime
 DueFormat = Literal["auto", "iso", "seconds", "milliseconds", "microseconds"]
 UNITS = {"seconds": SECOND, "milliseconds": 1_000, "microseconds": 1}
 # Below 1e11 a number counts seconds (until the year 5138), below 1e14 milliseconds, from there on microseconds.
-_MILLISECONDS_FROM, _MICROSECONDS_FROM = 10**11, 10**14
+MILLISECONDS_FROM, MICROSECONDS_FROM = 10**11, 10**14
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _LEAST = 10**8
 _MINUTES_ONLY = re.compile(r".*[T ]\d\d:?\d\d(Z|[+-]\d\d:?\d\d)?")
@@ -37,7 +38,7 @@ def parse_due(value: object, format: DueFormat = "auto") -> int:
         if isinstance(value, str) and format != "iso":
             text = value.strip()
             value = float(text) if "." in text else int(text)
-        if isinstance(value, (int, float)) and format != "iso":
+        if isinstance(value, (int, float, Decimal)) and format != "iso":
             unit = UNITS[_unit(value) if format == "auto" else format]
             if format == "auto" and abs(value) < _LEAST:
                 raise ValueError("too small a number to be a time; say due_format='seconds' if it is one")
@@ -53,11 +54,11 @@ def _from_text(text: str) -> int:
     return to_us(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
 
 
-def _unit(value: float) -> str:
+def _unit(value: float | Decimal) -> str:
     size = abs(value)
-    if size < _MILLISECONDS_FROM:
+    if size < MILLISECONDS_FROM:
         return "seconds"
-    return "milliseconds" if size < _MICROSECONDS_FROM else "microseconds"
+    return "milliseconds" if size < MICROSECONDS_FROM else "microseconds"
 
 
 def resolution(value: object, format: DueFormat = "auto") -> int:
@@ -86,9 +87,9 @@ def near(column: str, format: DueFormat, horizon: int) -> Iterator[tuple[str, di
         yield f"{column} < ''", {}
     else:
         yield f"{column} <= :oncue_n", {"oncue_n": horizon // SECOND + 1}
-        size = {"oncue_low": _MILLISECONDS_FROM, "oncue_n": horizon // 1_000 + 1}
+        size = {"oncue_low": MILLISECONDS_FROM, "oncue_n": horizon // 1_000 + 1}
         yield f"{column} >= :oncue_low AND {column} <= :oncue_n", size
-        yield f"{column} >= :oncue_low AND {column} <= :oncue_n", {"oncue_low": _MICROSECONDS_FROM, "oncue_n": horizon}
+        yield f"{column} >= :oncue_low AND {column} <= :oncue_n", {"oncue_low": MICROSECONDS_FROM, "oncue_n": horizon}
     # Text sorts by its local time: two days more than asked for cover every zone, then the instant itself decides.
     day = min(from_us(horizon), datetime(9999, 12, 1, tzinfo=UTC)) + timedelta(days=2)
     julian = horizon / (86_400 * SECOND) + 2_440_587.5 + 1 / 86_400

@@ -87,13 +87,13 @@ class SqliteStore(SharedStore):
         """Run ``operation(connection)`` inside a read transaction."""
         return await self._thread(self._reader).submit(operation)
 
-    async def change(self, steps: Steps[T], hint: int | None = None) -> T:
+    async def change(self, steps: Callable[[], Steps[T]], hint: int | None = None, *, locked: bool = False) -> T:
         """Run steps in a write transaction; return their answer once that is durable. Others see the file change."""
-        return await self.write(lambda conn: perform(conn, steps))
+        return await self.write(lambda conn: perform(conn, steps()))
 
-    async def look(self, steps: Steps[T]) -> T:
+    async def look(self, steps: Callable[[], Steps[T]]) -> T:
         """Run steps that only read, in one transaction."""
-        return await self.read(lambda conn: perform(conn, steps))
+        return await self.read(lambda conn: perform(conn, steps()))
 
     def _thread(self, thread: ConnectionThread | None) -> ConnectionThread:
         if thread is None:
@@ -140,11 +140,11 @@ class SqliteStore(SharedStore):
 
     async def insert_many(self, jobs: Sequence[NewJob]) -> list[Inserted]:
         """Store many jobs in one transaction."""
-        return await self.change(insert_jobs(jobs)) if jobs else []
+        return await self.change(lambda: insert_jobs(jobs)) if jobs else []
 
     async def claim(self, request: Claim) -> Claims:
         """Record acks and claim due jobs in one transaction."""
-        return await self.change(claim.claim(request))
+        return await self.change(lambda: claim.claim(request))
 
     async def changed_elsewhere(self) -> bool:
         """Tell whether another connection has written to the file since this was asked last."""

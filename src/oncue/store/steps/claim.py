@@ -17,7 +17,7 @@ from oncue.store.steps.acks import write_acks
 
 class Peek(msgspec.Struct):
     """One look at everything that a worker must know. A lane is (queue, priority, its first eligible time, and whether
-    that job has a group or a key)."""
+    that job has a group, a key or a limit). ``freed``: names were freed outside a claim; ``now``: the server's time."""
 
     lanes: list[tuple[str, int, int, int]]
     lease_until: int | None
@@ -27,6 +27,7 @@ class Peek(msgspec.Struct):
     cancel: list[int]
     changed: int
     freed: int = 0
+    now: int = 0
 
 
 _IDLE = 45 * 1_000_000
@@ -39,19 +40,20 @@ _jobs = msgspec.json.Decoder(list[Claimed])
 def claim(request: Claim) -> Steps[Claims]:
     """Do what ``Claim`` says, inside one transaction that nobody else's claim overlaps."""
     lost = (yield from write_acks(request.worker, request.acks)) if request.acks else []
-    peek = yield from look(request.worker)
+    peek = yield from look(request.worker, list(request.policy.tasks))
     found = claims_of(peek, lost)
     if found.lease_lost:
         return found
+    request.until = until(request, peek)
     later = yield from _claim_lanes(request, served(peek, request), found)
     found.next_eligible = min(later, default=None)
     yield from renew(request, peek, found)
     return found
 
 
-def look(worker: int) -> Steps[Peek]:
-    """Take the one look that comes before every claim."""
-    return _peek.decode((yield ask("peek", worker=worker)))
+def look(worker: int, bound: list[str]) -> Steps[Peek]:
+    """Take the one look that comes before every claim. ``bound``: the tasks that have limits."""
+    return _peek.decode((yield ask("peek", worker=worker, bound=bound)))
 
 
 def claims_of(peek: Peek, lost: list[int]) -> Claims:
@@ -59,6 +61,11 @@ def claims_of(peek: Peek, lost: list[int]) -> Claims:
     found = Claims([], lost, peek.cancel, None, peek.others_until, peek.next_fire, changed=bool(peek.changed))
     found.lease_lost = peek.lease_until is None
     return found
+
+
+def until(request: Claim, peek: Peek) -> int:
+    """By the server's clock, where that decides, no job is claimed earlier than the look-ahead allows."""
+    return min(request.until, peek.now + request.until - request.now) if request.by_server else request.until
 
 
 def served(peek: Peek, request: Claim) -> list[tuple[str, int, int, int]]:

@@ -97,13 +97,15 @@ def add_worker(row: WorkerRow) -> Steps[int]:
     return int(id)
 
 
+def jobs_of(worker: int) -> Steps[list[Claimed]]:
+    """Return the jobs that a worker holds."""
+    return _claimed.decode((yield ask("jobs_of_worker", worker=worker)))
+
+
 def sign_off(now: int, worker: int) -> Steps[None]:
     """Remove a worker. What it still holds, as after a claim whose answer it did not live to see, is given back."""
     reason = "given back: its worker signed off before it began"
-    acks = [
-        decide(job, Snoozed(0, reason, released=True), now, job.claimed_at)
-        for job in _claimed.decode((yield ask("jobs_of_worker", worker=worker)))
-    ]
+    acks = [decide(job, Snoozed(0, reason, released=True), now, job.claimed_at) for job in (yield from jobs_of(worker))]
     if acks:
         yield from write_acks(worker, acks)
     yield run("drop_worker", worker=worker)
@@ -122,7 +124,7 @@ def rescue(now: int, retention: int | None, proved: Sequence[tuple[int, str]] = 
             reason = f"worker {worker.name} let its lease end"
         if reason is None:
             continue
-        jobs = _claimed.decode((yield ask("jobs_of_worker", worker=worker.id)))
+        jobs = yield from jobs_of(worker.id)
         acks = [
             decide(job, Rescued(reason), now, job.claimed_at, "hold", retention, possible_caps(job.task, job.queue))
             for job in jobs
@@ -146,6 +148,16 @@ def unblock() -> Steps[int]:
         if name.startswith("cap:"):
             yield run("release_some", name=name, count=_LOOKS_BEHIND_CAP)
     return len(names)
+
+
+def blocked() -> Steps[int]:
+    """Return how many blockers there are."""
+    return len((yield from fetch("stuck_names")))
+
+
+def prunable(now: int) -> Steps[bool]:
+    """Tell whether anything is to be pruned."""
+    return bool((yield ask("prunable", now=now, before=now - _STALE)))
 
 
 def prune(now: int, count: int) -> Steps[int]:

@@ -1,0 +1,239 @@
+"""A worker's round trip on PostgreSQL: acks and claims side by side, and the lock for jobs that bind each other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from oncue.errors import StoreBusy, StoreError
+from oncue.job import Ack, Claimed, Snoozed, decide
+from oncue.store import Claim, Claims
+from oncue.store.postgres.connection import Connection
+from oncue.store.postgres.run import named, perform
+from oncue.store.steps import Finish, Steps, as_json, claim, fetch, manage
+from oncue.store.steps.acks import write_acks
+from oncue.store.steps.claim import Peek, claims_of, renew, served
+from oncue.store.steps.insert import release
+
+if TYPE_CHECKING:
+    from oncue.store.postgres import PostgresStore
+
+_FIRST_HELD, _LONGEST_HELD = 10_000, 1_000_000
+_CAUTIOUS = 30.0
+
+
+class Claimer:
+    """Does what ``Claim`` says. Jobs that nothing binds are claimed and acked without any lock, on two connections.
+
+    Jobs with a group, a key or a limit bind each other: who claims or acks them holds one advisory lock meanwhile, so
+    that nobody parks a job behind another that just ends.
+    """
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+        self._held: dict[int, int] = {}
+        self._unsure: set[int] = set()
+        self._cautious_until = 0.0
+
+    async def claim(self, request: Claim) -> Claims:
+        """Record acks and claim due jobs. What could be done is in the answer, also where the rest failed."""
+        free = [ack for ack in request.acks if not ack.release]
+        bound = [ack for ack in request.acks if ack.release]
+        if not free:
+            return await self._take_safely(request, bound)
+        acked, taken = await asyncio.gather(
+            self._ack(request, free), self._take_safely(request, bound), return_exceptions=True
+        )
+        if isinstance(acked, BaseException) and isinstance(taken, BaseException):
+            raise taken
+        if isinstance(taken, BaseException):
+            assert not isinstance(acked, BaseException)
+            lost, held = acked
+            held = held + [ack.id for ack in bound]
+            found = Claims([], lost, [], None, None, None, unwritten=held, trouble=_error(taken))
+        elif isinstance(acked, BaseException):
+            found = taken
+            found.unwritten += [ack.id for ack in free]
+            found.trouble = _error(acked)
+        else:
+            found = taken
+            found.lost += acked[0]
+            found.unwritten += acked[1]
+        return found
+
+    async def _ack(self, request: Claim, acks: Sequence[Ack]) -> tuple[list[int], list[int]]:
+        """Record the outcomes of jobs that nobody waits behind; return the ids of those that the worker lost, and of
+        those whose rows others hold."""
+        if time.monotonic() > self._cautious_until:
+            try:
+                return await self._store.alone(lambda: _write(request.worker, acks)), []
+            except StoreBusy:
+                # Somebody's transaction holds one of the rows, and may do so for long: the others need not wait for it.
+                self._cautious_until = time.monotonic() + _CAUTIOUS
+
+        async def work(conn: Connection) -> tuple[list[int], list[int]]:
+            ready, held = await self._free(conn, acks)
+            return await perform(conn, _write(request.worker, ready), self._store.schema_name), held
+
+        return await self._store.pool.transaction(work)
+
+    async def _free(self, conn: Connection, acks: Sequence[Ack]) -> tuple[list[Ack], list[int]]:
+        """Lock the rows of these acks; return the acks that can be written now, and the ids of the others."""
+        if not acks:
+            return [], []
+        ids = [ack.id for ack in acks]
+        text, args = named("free_jobs", self._store.schema_name, {"id": ids})
+        free = set(msgspec.json.decode(await conn.fetchval(text, *args)))
+        rest = [id for id in ids if id not in free]
+        if rest:
+            text, args = named("gone", self._store.schema_name, {"ids": as_json(rest)})
+            free.update(msgspec.json.decode(await conn.fetchval(text, *args)))
+        return [ack for ack in acks if ack.id in free], [id for id in ids if id not in free]
+
+    async def _take_safely(self, request: Claim, bound: list[Ack]) -> Claims:
+        try:
+            found = await self._take(request, bound)
+        except StoreError:
+            # It may have come through, and its answer been lost: then the worker holds jobs that it knows nothing of.
+            self._unsure.add(request.worker)
+            raise
+        if found.held:
+            wait = self._held[request.worker] = min(_LONGEST_HELD, 2 * self._held.get(request.worker, _FIRST_HELD // 2))
+            later = request.until + wait
+            found.next_eligible = later if found.next_eligible is None else min(later, found.next_eligible)
+        elif found.jobs:
+            self._held.pop(request.worker, None)
+        return found
+
+    async def _take(self, request: Claim, bound: list[Ack]) -> Claims:
+        request = msgspec.structs.replace(request, acks=bound, by_server=self._store.keeps_servers_time)
+        if bound or request.worker in self._unsure:
+            return await self._take_locked(request)
+        found = await self._store.pool.run(lambda conn: self._take_plain(conn, request))
+        if found is None:
+            return await self._take_locked(request)
+        return found
+
+    async def _take_plain(self, conn: Connection, request: Claim) -> Claims | None:
+        """Claim jobs that nothing binds; None where the first due jobs are bound ones."""
+        policy = request.policy
+        tasks = list(policy.tasks) if policy else []
+        peek = await self._peek(conn, request.worker, tasks)
+        found = claims_of(peek, [])
+        if found.lease_lost:
+            return found
+        until = claim.until(request, peek)
+        lanes = served(peek, request)
+        queues = policy.queues if policy else {}
+        if (
+            request.unknown
+            or peek.freed
+            or any((is_bound or queue in queues) and eligible <= until for queue, _, eligible, is_bound in lanes)
+        ):
+            return None
+        later: list[int] = []
+        for queue, priority, eligible, _ in lanes:
+            if eligible > until:
+                later.append(eligible)
+            else:
+                await self._take_lane(conn, request, (queue, priority, eligible, until), tasks, found, later)
+        found.next_eligible = min(later, default=None)
+        await perform(conn, renew(request, peek, found), self._store.schema_name)
+        return found
+
+    async def _take_lane(
+        self,
+        conn: Connection,
+        request: Claim,
+        lane: tuple[str, int, int, int],
+        tasks: list[str],
+        found: Claims,
+        later: list[int],
+    ) -> None:
+        queue, priority, eligible, until = lane
+        free = request.count - len(found.jobs)
+        if free <= 0:
+            found.more = True
+            return
+        values = {"queue": queue, "priority": priority, "bound": tasks}
+        more = {"worker": request.worker, "now": request.now, "until": until, "count": free}
+        text, args = named("claim_plain", self._store.schema_name, {**values, **more})
+        jobs = [Claimed(*row) for row in await conn.fetch(text, *args)]
+        jobs.sort(key=lambda job: (job.eligible_at, job.id))
+        found.jobs += jobs
+        if len(jobs) == free:
+            found.more = True
+            return
+        text, args = named("lane_head", self._store.schema_name, values)
+        head = await conn.fetchrow(text, *args)
+        if head is None:
+            return
+        if head[0] > until:
+            later.append(head[0])
+        elif head[1]:
+            # Bound jobs among the plain ones: the next round begins with them.
+            found.more = True
+            later.append(head[0])
+        else:
+            found.held = True
+
+    async def _peek(self, conn: Connection, worker: int, tasks: list[str]) -> Peek:
+        began = self._store.began()
+        peek = await perform(conn, claim.look(worker, tasks), self._store.schema_name)
+        self._store.learn(began, peek.now)
+        return peek
+
+    async def _take_locked(self, request: Claim) -> Claims:
+        async def work(conn: Connection) -> Claims:
+            acks, held = await self._free(conn, request.acks)
+            found = await perform(
+                conn, self._steps(msgspec.structs.replace(request, acks=acks)), self._store.schema_name, locked=True
+            )
+            found.unwritten += held
+            return found
+
+        found = await self._store.pool.transaction(work, self._store.lock)
+        self._unsure.discard(request.worker)
+        return found
+
+    def _steps(self, request: Claim) -> Steps[Claims]:
+        if request.worker in self._unsure:
+            yield from _give_orphans_back(request)
+        freed = yield from fetch("take_releases")
+        if freed:
+            yield from release(freed)
+        return (yield from claim.claim(request))
+
+
+def _give_orphans_back(request: Claim) -> Steps[None]:
+    """Give back what the worker was handed without its knowing: the answer to its claim was lost with the connection."""
+    held = yield from manage.jobs_of(request.worker)
+    reason = "given back: the connection broke before its worker learnt of it"
+    acks = [
+        decide(job, Snoozed(0, reason, released=True), request.now, job.claimed_at)
+        for job in held
+        if job.id not in request.holding
+    ]
+    if acks:
+        yield from write_acks(request.worker, acks)
+
+
+def _write(worker: int, acks: Sequence[Ack]) -> Steps[list[int]]:
+    lost: list[int] = []
+    final = [ack for ack in acks if ack.state != "scheduled"]
+    if final:
+        lost += yield Finish(worker, final)
+    again = [ack for ack in acks if ack.state == "scheduled"]
+    if again:
+        lost += yield from write_acks(worker, again)
+    return lost
+
+
+def _error(error: BaseException) -> Exception:
+    if not isinstance(error, Exception):
+        raise error
+    return error

@@ -1,0 +1,175 @@
+"""Connections to PostgreSQL as OnCue wants them: a small pool, errors for people, and patience while a server restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from oncue.dsn import PostgresUrl
+from oncue.errors import StoreError
+from oncue.store.postgres.trouble import is_rolled_back, is_standby, is_unreachable, translate
+
+T = TypeVar("T")
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[Any]
+else:
+    # Generic for those who read types only.
+    Connection = asyncpg.Connection
+_TRIES = 6
+_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+# So long a transaction of ours may stand still (its process stopped, its host cut off) before the server ends it.
+_STANDSTILL = "2s"
+_LOCK_WAIT = "3s"
+# The hot statements have one good plan each, by an index. Planners that have no statistics yet, or old ones, choose
+# another at times and are a hundred times slower, so what they would choose is ruled out.
+_SETTINGS = {
+    "application_name": "oncue",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+    "jit": "off",
+    "lock_timeout": _LOCK_WAIT,
+    "idle_in_transaction_session_timeout": _STANDSTILL,
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+_LOCAL = "; ".join(
+    f"SET LOCAL {name} = '{value}'"
+    for name, value in _SETTINGS.items()
+    if name.startswith(("enable", "jit", "lock", "idle"))
+)
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
+
+async def connect(url: PostgresUrl, timeout: float) -> Connection:
+    """Connect to the server that takes writes. ``timeout`` in seconds, also for each statement. Raises as asyncpg does."""
+    # A pooler between us hands its connections to others too: they must not get our settings or our statements.
+    settings = {"application_name": "oncue"} if url.pooled else _SETTINGS
+    return cast(
+        "Connection",
+        await asyncpg.connect(
+            url.dsn,
+            timeout=timeout,
+            command_timeout=timeout,
+            server_settings=settings,
+            statement_cache_size=0 if url.pooled else 200,
+            target_session_attrs=SessionAttribute.read_write,
+        ),
+    )
+
+
+class Pool:
+    """Up to ``size`` connections, opened when they are needed and closed when they fail.
+
+    ``patience``: how long, in seconds, work waits for a server that can't be reached, and for an answer.
+    """
+
+    def __init__(self, url: PostgresUrl, size: int, patience: float) -> None:
+        self.url, self.patience = url, patience
+        self.commits = 0
+        self._idle: list[Connection] = []
+        self._room = asyncio.Semaphore(size)
+        self._closed = False
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run ``work`` on a connection; again where the server took it back to let others pass (deadlock, serialization).
+
+        Raises a StoreError. Where the connection broke under way, it is unknown whether a commit came through.
+        """
+        for tried in range(_TRIES):
+            async with self.connection() as conn:
+                try:
+                    return await work(conn)
+                except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                    if isinstance(error, TimeoutError) or is_standby(error):
+                        # Its answer may never come; or it was the primary once, and the next one is to be found.
+                        conn.terminate()
+                    elif not conn.is_closed() and conn.is_in_transaction():
+                        await _rollback(conn)
+                    if tried == _TRIES - 1 or not (is_rolled_back(error) or is_standby(error)):
+                        raise translate(error, self.url) from error
+            await asyncio.sleep(_PAUSE * 2**tried * random.uniform(0.5, 1.0))
+        raise AssertionError("unreachable")
+
+    async def transaction(self, work: Callable[[Connection], Awaitable[T]], lock: int | None = None) -> T:
+        """Run ``work`` in a transaction of its own, READ COMMITTED; under the advisory lock where one is given."""
+
+        async def in_transaction(conn: Connection) -> T:
+            await conn.execute(self.begin(lock))
+            result = await work(conn)
+            await conn.execute("COMMIT")
+            self.commits += 1
+            return result
+
+        return await self.run(in_transaction)
+
+    def begin(self, lock: int | None = None) -> str:
+        """Return what begins a transaction, in one message to the server."""
+        parts = [BEGIN]
+        if self.url.pooled:
+            parts.append(_LOCAL)
+        if lock is not None:
+            parts.append(f"SELECT pg_advisory_xact_lock({lock})")
+        return "; ".join(parts)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection; one that is broken, or was left inside a transaction, is closed afterwards."""
+        async with self._room:
+            conn = await self._take()
+            usable = False
+            try:
+                yield conn
+                usable = True
+            except Exception:
+                usable = True
+                raise
+            finally:
+                # After a cancelled wait the answer is still to come, so the connection is not used again.
+                if self._closed or not usable or (not conn.is_closed() and conn.is_in_transaction()):
+                    conn.terminate()
+                elif not conn.is_closed():
+                    self._idle.append(conn)
+
+    async def _take(self) -> Connection:
+        while self._idle:
+            conn = self._idle.pop()
+            if not conn.is_closed():
+                return conn
+        if self._closed:
+            raise StoreError(f"{self.url.shown}: the store is closed. Open the application (async with app) first.")
+        end, pause = time.monotonic() + self.patience, _PAUSE
+        while True:
+            try:
+                return await connect(self.url, max(0.1, self.patience))
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                if not is_unreachable(error) or time.monotonic() + pause > end:
+                    raise translate(error, self.url) from error
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def close(self) -> None:
+        """Close the connections; those in use close when they come back."""
+        self._closed = True
+        for conn in self._idle:
+            try:
+                await conn.close(timeout=2)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                conn.terminate()
+        self._idle.clear()
+
+
+async def _rollback(conn: Connection) -> None:
+    try:
+        await conn.execute("ROLLBACK")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        conn.terminate()

@@ -1,0 +1,91 @@
+"""PostgreSQL's errors as ours: what happened, and what to do."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from oncue.dsn import PostgresUrl
+from oncue.errors import (
+    NoDatabase,
+    SchemaTooOld,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+
+_AGAIN = {"40001", "40P01"}
+_STANDBY = {"25006"}
+# The server starts, stops or recovers, or has no connection left.
+_AWAY = {"57P01", "57P02", "57P03", "53300"}
+_BUSY = {"55P03", "57014", "25P03", "57P05"}
+
+
+def _state(error: BaseException) -> str:
+    return str(getattr(error, "sqlstate", None) or "")
+
+
+def is_rolled_back(error: BaseException) -> bool:
+    """Tell whether the server took the transaction back so that it can be tried again (serialization, deadlock)."""
+    return _state(error) in _AGAIN
+
+
+def is_standby(error: BaseException) -> bool:
+    """Tell whether the server turned out to take no writes: after a failover the primary is elsewhere."""
+    return _state(error) in _STANDBY
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Tell whether there was no connection, or it broke, so that waiting may help."""
+    if isinstance(error, (OSError, TimeoutError)):
+        return True
+    state = _state(error)
+    if state[:2] == "08" or state in _AWAY:
+        return True
+    # asyncpg's own: "connection is closed", "none of the hosts match the requested target session attribute".
+    return isinstance(error, asyncpg.InterfaceError) or type(error).__name__ == "TargetServerAttributeNotMatched"
+
+
+def translate(error: BaseException, url: PostgresUrl) -> StoreError:
+    """Return our error for the driver's."""
+    state, where = _state(error), url.shown
+    said = f"{error or type(error).__name__}".strip()
+    if is_standby(error) or type(error).__name__ == "TargetServerAttributeNotMatched":
+        return StoreReadOnly(
+            f"{where} takes no writes now: it is a standby, or set to read-only ({said}). After a failover, name the "
+            "new primary; with several hosts in the URL it is found by itself."
+        )
+    if state == "53300":
+        return StoreUnavailable(
+            f"{where} has no connection left ({said}). A worker process needs four: raise max_connections, or put a "
+            "pooler between (then add pgbouncer=true to the URL)."
+        )
+    if is_unreachable(error):
+        return StoreUnavailable(
+            f"{where} can't be reached, or the connection broke ({said}). What was being written may or may not be "
+            "stored: with a key, scheduling it again is safe."
+        )
+    if state in _AGAIN or state in _BUSY:
+        return StoreBusy(f"{where} kept us waiting too long ({said}). Look for long transactions in pg_stat_activity.")
+    if state in ("53100", "53200"):
+        return StoreFull(f"{where} has no room left ({said}). Nothing unconfirmed was stored; free space and go on.")
+    if state == "3D000":
+        return NoDatabase(f"{where}: {said}. Create it (createdb), or check DATABASE_URL.")
+    if state in ("42P01", "42703", "3F000"):
+        return SchemaTooOld(
+            f"{where} lacks something of OnCue's tables in schema {url.schema!r} ({said}). Run `oncue migrate`, or "
+            "check that ?schema= is right."
+        )
+    if state == "42501":
+        return StoreError(
+            f"{where}: this role may not do that ({said}). docs/how-to/postgresql.md lists the privileges that a worker "
+            "and a scheduling application need."
+        )
+    if state in ("26000", "42P05"):
+        return StoreError(
+            f"{where}: a pooler stands between us and PostgreSQL ({said}). Add pgbouncer=true to the URL."
+        )
+    if state[:2] == "28":
+        return StoreError(f"{where}: login refused ({said}). Check the user and password in DATABASE_URL.")
+    return StoreError(f"{where}: {said}")

@@ -1,0 +1,63 @@
+"""The databases that tests of stores run on: SQLite, and the oldest and the newest PostgreSQL that is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from oncue.clock import SystemClock
+from oncue.store import open_store
+from tests import pg
+
+POSTGRES = tuple(f"postgres{version}" for version in dict.fromkeys((pg.NEWEST, pg.OLDEST)) if version) or ("postgres0",)
+KINDS = ("sqlite", *POSTGRES)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A database of one test: its URL, and a connection as a user would open it for a transaction of their own."""
+
+    url: str
+    connect: Callable[[], Any]
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.startswith("sqlite")
+
+
+@contextmanager
+def database(kind: str, folder: Path) -> Iterator[Backend]:
+    """A new database of this kind; on PostgreSQL with OnCue's tables in it already."""
+    if kind == "sqlite":
+        path = folder / "jobs.db"
+        yield Backend(f"sqlite:///{path}", lambda: closing(sqlite3.connect(path)))
+        return
+    server = pg.running(int(kind.removeprefix("postgres")))
+    with server.database(template=_template(kind)) as made:
+        yield Backend(made.dsn, lambda: psycopg.connect(made.dsn))
+
+
+@cache
+def _template(kind: str) -> str:
+    """A database with OnCue's tables, to be copied: that is faster than to make them each time."""
+    made = pg.running(int(kind.removeprefix("postgres"))).create_database()
+
+    async def prepare() -> None:
+        store = open_store(made.dsn, SystemClock())
+        await store.open()
+        await store.close()
+
+    # Whoever asks first may be in a loop already.
+    thread = threading.Thread(target=lambda: asyncio.run(prepare()))
+    thread.start()
+    thread.join()
+    return made.name
