@@ -43,20 +43,24 @@ def relation(name: str) -> str:
     return f"{quoted(schema)}.{quoted(table)}" if dot else quoted(name)
 
 
+def _of(table: Table) -> str:
+    """A table's quoted name, as its columns are called by."""
+    return quoted(table.table.partition(".")[2] or table.table)
+
+
 def column(table: Table, name: str) -> str:
-    """A column by its table's and its own name, so that the condition's names can't be mixed up with it."""
-    return f"{quoted(table.table.partition('.')[2] or table.table)}.{quoted(name)}"
+    """A column by its table's and its own name, so that it can't be taken for another's."""
+    return f"{_of(table)}.{quoted(name)}"
 
 
 def select(table: Table, source: str | None = None) -> str:
     """The statement that reads rows: id, due, whether the condition holds, and the columns that templates need."""
     # On lines of its own, a comment in the condition can't swallow what follows.
     ok = f"CASE WHEN (\n{table.where}\n) THEN 1 ELSE 0 END" if table.where else "1"
-    whole = f"{column(table, '*').removesuffix(quoted('*'))}*"
-    values = f"row_to_json({whole})"
+    values = f"row_to_json({_of(table)}.*)"
     if table.columns is not None:
         names = ", ".join(column(table, name) for name in table.columns)
-        values = f"(SELECT row_to_json(oncue_v) FROM (SELECT {names}) AS oncue_v)" if names else "'{}'"
+        values = f"(SELECT row_to_json(oncue_v) FROM (SELECT {names}) AS oncue_v)" if names else "'{}'"  # noqa: S608
     id, due = column(table, table.id), column(table, table.due)
     named = f"to_json({id})::text, to_json({due})::text, {ok}, {values}::text"
     return f"SELECT {named} FROM {source or relation(table.table)}"  # noqa: S608 - quoted names, and the developer's condition
@@ -150,7 +154,7 @@ def forget_gone(source: str, before: int, table: Table | None, listed: Sequence[
     sql, args = run.named("source_forget_gone", schema, {"source": source, "before": before, "most": FORGET})
     if table is None:
         args.append(as_json(listed))
-        gone = f"oncue_r.row_key NOT IN (SELECT value::text FROM json_array_elements(${len(args)}::json))"
+        gone = f"oncue_r.row_key NOT IN (SELECT value::text FROM json_array_elements(${len(args)}::json))"  # noqa: S608
     else:
         same = f"{column(table, table.id)} = {_key(table, 'oncue_r.row_key::json')}"
         raw = f"to_json({column(table, table.due)})::text IS NOT DISTINCT FROM oncue_r.raw"
