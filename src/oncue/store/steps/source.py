@@ -39,16 +39,17 @@ def apply(
         if (yield run("source_listed", name=source, listed=listed)) != 1:
             return Applied()
     else:
+        # First: the rows are read after whatever is forgotten here was committed, so no later change goes with it.
+        yield run("drop_some_changes", source=source, keys=as_json([offer.key for offer in offers]))
         current = {row.key: row.seen for row in (yield ReadRows(table, [offer.key for offer in offers]))}
+        changed = [offer.key for offer in offers if current[offer.key] != offer.seen]
+        if changed:
+            yield run("note_rows", source=source, keys=as_json(changed))
         offers = [offer for offer in offers if current[offer.key] == offer.seen]
     if not offers:
         return Applied()
     plan = settle(offers, (yield from _facts(source, offers)))
-    done = yield from _carry_out(source, plan, now, expires_at)
-    if table is not None:
-        keys = as_json([offer.key for offer in offers])
-        yield run("drop_some_changes", source=source, keys=keys)
-    return done
+    return (yield from _carry_out(source, plan, now, expires_at))
 
 
 def _facts(source: str, offers: Sequence[Offer]) -> Steps[Facts]:

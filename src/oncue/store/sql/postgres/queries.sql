@@ -645,6 +645,11 @@ WHERE {id} IS NOT NULL
   AND NOT EXISTS (SELECT 1 FROM oncue_source_change
                   WHERE source = {source} AND row_key = to_json({id})::text AND noted_at < {now} - 60000000);
 
+-- name: note_rows
+INSERT INTO oncue_source_change (source, row_key, noted_at)
+SELECT :source, value::text, (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint
+FROM json_array_elements(:keys::json);
+
 -- name: drop_changes
 DELETE FROM oncue_source_change WHERE source = :source;
 

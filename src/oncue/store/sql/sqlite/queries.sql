@@ -516,6 +516,9 @@ SELECT {source}, {id}
 WHERE {id} IS NOT NULL
   AND NOT EXISTS (SELECT 1 FROM oncue_source_change WHERE source = {source} AND row_key = {id});
 
+-- name: note_rows
+INSERT OR IGNORE INTO oncue_source_change (source, row_key) SELECT :source, value FROM json_each(:keys);
+
 -- name: drop_changes
 DELETE FROM oncue_source_change WHERE source = :source;
 
