@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from oncue.dsn import is_postgres
 from oncue.errors import ConfigError
+
+Send = Callable[[str], Awaitable[object]]
+"""Sends a payload over the store's own connection to all who listen on the schema's channel."""
 
 
 class Wake(Protocol):
     """A hint channel. Losing, doubling or reordering hints makes jobs late by at most a sweep, no more."""
 
     async def start(self) -> None:
-        """Begin to listen."""
+        """Begin to listen. A channel that can't be had now is no error: ``healthy`` says so, and it is tried again."""
         ...
 
     async def close(self) -> None:
@@ -22,13 +26,18 @@ class Wake(Protocol):
     def listen(self, heard: Callable[[int | None], None]) -> Callable[[], None]:
         """Have ``heard(due)`` called on this loop for each hint; the returned function ends that.
 
-        ``due`` is the earliest due time hinted at, in microseconds; None when only "something changed" is known.
+        ``due`` is the earliest due time hinted at, in microseconds; None when only "something changed" is known, or
+        that something may have: after a time in which nothing could be heard, and again and again while nothing can.
         A hint may be heard a moment before its commit can be read: who must not miss it looks with the write lock.
+
+        On SQLite every commit to the file is heard, whoever made it. On PostgreSQL a transaction is heard that sends
+        its hint: all of OnCue's do. SQL of others does it by ``SELECT pg_notify('oncue_<schema>', '')``, else it is
+        noticed by the next sweep.
         """
         ...
 
     def hint(self, due: int) -> None:
-        """Say that something is due at ``due``. Never blocks, never raises."""
+        """Tell this process that something is due at ``due``; others hear by the commit. Never blocks, never raises."""
         ...
 
     @property
@@ -37,14 +46,30 @@ class Wake(Protocol):
         ...
 
 
-def open_wake(url: str | None, database: str) -> Wake:
-    """Return the wake queue for a URL, beside the ``database``; ``local://`` (the default) needs no server.
+def open_wake(url: str | None, database: str, send: Send | None = None) -> Wake:
+    """Return the wake queue for a URL, beside the ``database``.
 
-    Raises ConfigError.
+    None is what fits the database: its file on SQLite, LISTEN on the same server on PostgreSQL. There, another
+    ``postgresql://`` URL is a second way to the same database, for LISTEN alone: past a pooler that can't. ``send``
+    is needed on PostgreSQL, to prove the channel. Raises ConfigError.
     """
-    scheme = (url or "local://").partition(":")[0]
-    if scheme == "local":
+    if is_postgres(database) and (url is None or is_postgres(url)):
+        from oncue.wake.postgres import PostgresWake
+
+        if send is None:
+            raise TypeError("open_wake() needs send= for a PostgreSQL database")
+        return PostgresWake(database, send, listen_url=url)
+    if not is_postgres(database) and (url or "local://").partition(":")[0] == "local":
         from oncue.wake.local import LocalWake
 
         return LocalWake(database)
-    raise ConfigError(f"No wake queue for {url!r}: this version knows local:// only. Leave wake= out.")
+    fits = "postgresql://... (past a pooler)" if is_postgres(database) else "local:// only"
+    raise ConfigError(
+        f"No wake queue for {_scheme(url)!r}: this version knows {fits} beside this database. Leave wake= out."
+    )
+
+
+def _scheme(url: str | None) -> str:
+    # The rest may hold a password.
+    scheme, colon, _ = (url or "").partition("://")
+    return scheme + colon
