@@ -73,9 +73,12 @@ class OnCue(Declarations):
         self._bind(url or os.environ.get("DATABASE_URL") or DEFAULT_URL, wake, clock or SystemClock(), busy_timeout)
 
     def _bind(self, url: str, wake: str | None, clock: Clock, busy_timeout: float) -> None:
-        self.url, self.clock = url, clock
+        self.url = url
         self.store = open_store(url, clock, busy_timeout)
-        self.wake = open_wake(wake, url)
+        self.store.hint_within = max(self.store.hint_within, 2 * self.sweep_us)
+        # Where a server keeps the time, its time.
+        self.clock = clock = self.store.clock
+        self.wake = open_wake(wake, url, self.store.announce)
         self.jobs = Jobs(self.store, self.wake, clock)
         self.results = Results(self.store, self.wake)
         self.recurring = Recurring(self.store, self.wake, clock)

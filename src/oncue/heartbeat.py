@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from oncue.clock import Clock
+from oncue.errors import StoreUnavailable
 from oncue.store import LeaseKeeper
 
 log = logging.getLogger("oncue.worker")
@@ -17,7 +18,8 @@ log = logging.getLogger("oncue.worker")
 class Heartbeat:
     """One thread that renews the lease every third of its length while ``active``.
 
-    A loop that was silent for ``silence`` seconds is given up: its jobs then go to others.
+    A loop that was silent for ``silence`` seconds is given up: its jobs then go to others. ``lost(worker)`` is called
+    where they were taken back, and where the server stayed away until the lease was over: then they may have been.
     """
 
     def __init__(
@@ -28,7 +30,7 @@ class Heartbeat:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._worker = 0
-        self._turned = time.monotonic()
+        self._turned = self._over_at = time.monotonic()
         self._thread: threading.Thread | None = None
 
     def active(self, worker: int) -> None:
@@ -38,6 +40,8 @@ class Heartbeat:
         self._worker = worker
         if worker:
             self._turned = time.monotonic()
+            # The claim that brought the first jobs has left at least so much of the lease.
+            self._over_at = self._turned + self._lease * 0.75 / 1e6
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="oncue-heartbeat", daemon=True)
                 self._thread.start()
@@ -59,9 +63,14 @@ class Heartbeat:
             if not self._worker:
                 self._wake.wait()
                 self._wake.clear()
-            elif not self._stop.wait(self._lease / 3e6) and (worker := self._worker):
+            elif not self._stop.wait(self._pause()) and (worker := self._worker):
                 self._beat(worker)
         self._keeper.close()
+
+    def _pause(self) -> float:
+        """A third of the lease, in seconds; less where the lease ends before."""
+        left = self._over_at - time.monotonic()
+        return min(self._lease / 3e6, max(left, self._lease / 20e6))
 
     def _beat(self, worker: int) -> None:
         silent = time.monotonic() - self._turned
@@ -70,9 +79,17 @@ class Heartbeat:
             return
         try:
             self._loop.call_soon_threadsafe(self._loop_turned)
-            if not self._keeper.extend(worker, self._clock.now(), self._lease):
+            began = time.monotonic()
+            if self._keeper.extend(worker, self._clock.now(), self._lease):
+                self._over_at = began + self._lease / 1e6
+            else:
                 self._loop.call_soon_threadsafe(self._lost, worker)
         except RuntimeError:
             self._stop.set()
+        except StoreUnavailable as error:
+            left = self._over_at - time.monotonic()
+            log.error("the lease could not be renewed, %.1f s before its end: %s", left, error)
+            if left <= 0:
+                self._loop.call_soon_threadsafe(self._lost, worker)
         except Exception:
             log.exception("the lease could not be renewed; trying again in %.1f s", self._lease / 3e6)

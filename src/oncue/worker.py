@@ -23,6 +23,8 @@ from oncue.wake import Wake
 log = logging.getLogger("oncue.worker")
 _LONGEST_SLEEP = 60 * SECOND
 _LOOK_WHILE_STOPPING = 0.5
+# Another transaction holds the rows of these jobs; how long it will, nobody knows.
+_UNWRITTEN_PAUSE = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ class Worker:
             self.options.queues,
             retention=self._retention,
             policy=self.runner.policy,
+            holding={*self.places.runs, *(job.id for job, _ in entries)},
         )
         self._changed_elsewhere, self._hinted = False, None
         try:
@@ -174,9 +177,13 @@ class Worker:
         except BaseException:
             self.places.acks[:0] = entries
             raise
-        self._after_acks(entries, found)
+        unwritten = set(found.unwritten)
+        self.places.acks[:0] = [entry for entry in entries if entry[0].id in unwritten]
+        self._after_acks([entry for entry in entries if entry[0].id not in unwritten], found)
         self.places.take(found.jobs)
         await self._follow(found)
+        if found.trouble is not None:
+            raise found.trouble
         return found
 
     def _after_acks(self, entries: list[tuple[Claimed, Ack]], found: Claims) -> None:
@@ -220,6 +227,8 @@ class Worker:
             times.append(now)
         if found.next_eligible is not None and self.places.room > 0:
             times.append(found.next_eligible - self._ahead)
+        if found.unwritten:
+            times.append(now + _UNWRITTEN_PAUSE)
         if self._hinted is not None:
             # Heard while the claim was under way, which may have been too early to see it.
             times.append(self._hinted - self._ahead)
@@ -254,7 +263,7 @@ class Worker:
             self._arm(due - self._ahead)
 
     def _lease_is_lost(self, worker: int) -> None:
-        if worker != self.id:
+        if not worker or worker != self.id:
             return
         log.error(
             "worker %s lost its lease: its %d jobs were taken back; it goes on under a new id",

@@ -116,6 +116,10 @@ class Store(Protocol):
     """What every store can do. All times are microseconds since the epoch; nothing is promised before it is durable."""
 
     url: str
+    clock: Clock
+    """What "now" is to this store: the given clock, or the server's time where the machine's was given."""
+    hint_within: int
+    """Other processes are told of what is due within so many microseconds; they look by themselves before the rest."""
 
     @property
     def writes(self) -> int:
@@ -154,7 +158,7 @@ class Store(Protocol):
         ...
 
     async def changed_elsewhere(self) -> bool:
-        """Tell whether another connection has written since this was asked last."""
+        """Tell whether another connection has written since this was asked last, or may have, where none can tell."""
         ...
 
     async def register(self, row: WorkerRow) -> tuple[int, LifeLock]:
@@ -273,6 +277,10 @@ class Store(Protocol):
 
     def ping_sync(self) -> None:
         """Commit a change without meaning, from another connection; workers and listeners should hear it."""
+        ...
+
+    async def announce(self, payload: str) -> int:
+        """Tell all other processes that listen; return the time in microseconds."""
         ...
 
     async def set_queue(self, name: str, paused: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Protocol
 
@@ -32,6 +33,27 @@ class _FileLock:
 class _NoLock:
     def release(self) -> None:
         """Nothing was locked."""
+
+
+def folder_of_lives(database: str) -> Path:
+    """Return this user's folder of lock files for a database server's jobs, which have no folder of their own.
+
+    It is below the environment's ``ONCUE_LOCK_DIR``, else in the folder for temporary files. Where that can't be
+    trusted (it is another user's), nothing is locked and only leases tell.
+    """
+    base = os.environ.get("ONCUE_LOCK_DIR")
+    folder = Path(base) if base else Path(tempfile.gettempdir()) / f"oncue-{_user()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not base and (folder.is_symlink() or folder.stat().st_uid != _user()):
+            return folder / "not-trusted" / database
+    except OSError:
+        return folder / "not-there" / database
+    return folder / database
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0
 
 
 def hold(folder: Path, worker: int) -> LifeLock:

@@ -1,12 +1,9 @@
-"""The store on PostgreSQL: many processes on many machines, and no lock among those whose jobs have nothing in common."""
+"""The store on PostgreSQL: many processes on many machines."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import os
 import socket
-import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +15,7 @@ from oncue.errors import NotOpen
 from oncue.job import Ack, Claimed, Inserted, NewJob
 from oncue.store import Claim, Claims, WorkerRow
 from oncue.store.base import SharedStore
-from oncue.store.lock import LifeLock, forget, hold, is_dead
+from oncue.store.lock import LifeLock, folder_of_lives, forget, hold, is_dead
 from oncue.store.postgres import schema, state
 from oncue.store.postgres.claim import Claimer
 from oncue.store.postgres.clock import ServerClock
@@ -52,10 +49,10 @@ class PostgresStore(SharedStore):
         self.patience = patience
         self.hint_within = _HINT_WITHIN
         self._pool: Pool | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._claimer = Claimer(self)
         self._inserter = Inserter(self)
         self._portal: Portal | None = None
+        self._sources: PostgresSources | None = None
         self._lives: Path | None = None
 
     @property
@@ -90,7 +87,7 @@ class PostgresStore(SharedStore):
         try:
             await pool.run(lambda conn: schema.prepare(conn, self.address, migrate=migrate))
             self._lives = await pool.run(self._folder_of_lives)
-            self._pool, self._loop = pool, asyncio.get_running_loop()
+            self._pool = pool
             for _ in range(3):
                 await self.time()
         except BaseException:
@@ -102,10 +99,7 @@ class PostgresStore(SharedStore):
         """The folder of the lock files: the same for all processes of a user on this host that use these tables."""
         text, args = named("identity", self.schema_name, {})
         identity = await conn.fetchval(text, *args)
-        base = os.environ.get("ONCUE_LOCK_DIR") or Path(tempfile.gettempdir()) / f"oncue-{os.getuid()}"
-        folder = Path(base)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder / f"{identity:x}"
+        return folder_of_lives(f"{identity:x}")
 
     async def time(self) -> int:
         """Return the server's time in microseconds, and learn from it."""
@@ -129,15 +123,16 @@ class PostgresStore(SharedStore):
         return hint_text(due)
 
     async def close(self) -> None:
-        """Disconnect."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        """Finish what was handed in and disconnect."""
+        if (pool := self._pool) is not None:
+            await self._inserter.finish()
+            self._pool = None
             await pool.close()
         if self._portal is not None:
             self._portal.close()
 
     async def change(self, steps: Callable[[], Steps[T]], hint: int | None = None, *, locked: bool = False) -> T:
-        """Run steps in a transaction, with a NOTIFY for what is due at ``hint``; ``locked``: nobody claims meanwhile."""
+        """Run steps in a transaction, with a NOTIFY for what is due at ``hint``; see ``SharedStore``."""
 
         async def work(conn: Connection) -> T:
             answer = await perform(conn, steps(), self.schema_name, locked=locked)
@@ -241,7 +236,9 @@ class PostgresStore(SharedStore):
         """Return what reads the users' tables and remembers which of their rows were handled."""
         from oncue.store.postgres.source import PostgresSources
 
-        return PostgresSources(self)
+        if self._sources is None:
+            self._sources = PostgresSources(self)
+        return self._sources
 
     async def schema(self) -> SchemaView:
         """Look at the schema without creating or changing anything; the store need not be open."""

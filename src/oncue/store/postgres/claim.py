@@ -140,7 +140,7 @@ class Claimer:
             if eligible > until:
                 later.append(eligible)
             else:
-                await self._take_lane(conn, request, (queue, priority, eligible, until), tasks, found, later)
+                await self._take_lane(conn, request, (queue, priority, until), tasks, found, later)
         found.next_eligible = min(later, default=None)
         await perform(conn, renew(request, peek, found), self._store.schema_name)
         return found
@@ -149,12 +149,12 @@ class Claimer:
         self,
         conn: Connection,
         request: Claim,
-        lane: tuple[str, int, int, int],
+        lane: tuple[str, int, int],
         tasks: list[str],
         found: Claims,
         later: list[int],
     ) -> None:
-        queue, priority, eligible, until = lane
+        queue, priority, until = lane
         free = request.count - len(found.jobs)
         if free <= 0:
             found.more = True
@@ -210,7 +210,7 @@ class Claimer:
 
 
 def _give_orphans_back(request: Claim) -> Steps[None]:
-    """Give back what the worker was handed without its knowing: the answer to its claim was lost with the connection."""
+    """Give back what the worker holds without knowing: the answer to its claim was lost with the connection."""
     held = yield from manage.jobs_of(request.worker)
     reason = "given back: the connection broke before its worker learnt of it"
     acks = [

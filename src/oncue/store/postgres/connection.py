@@ -1,11 +1,11 @@
-"""Connections to PostgreSQL as OnCue wants them: a small pool, errors for people, and patience while a server restarts."""
+"""Connections to PostgreSQL as OnCue wants them: a small pool, and patience while a server restarts."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -13,7 +13,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from oncue.dsn import PostgresUrl
-from oncue.errors import StoreError
+from oncue.errors import NotOpen, StoreError
 from oncue.store.postgres.trouble import is_rolled_back, is_standby, is_unreachable, translate
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
 async def connect(url: PostgresUrl, timeout: float) -> Connection:
-    """Connect to the server that takes writes. ``timeout`` in seconds, also for each statement. Raises as asyncpg does."""
+    """Connect to the server that takes writes. ``timeout``: seconds, for each statement too. Raises what asyncpg does."""
     # A pooler between us hands its connections to others too: they must not get our settings or our statements.
     settings = {"application_name": "oncue"} if url.pooled else _SETTINGS
     return cast(
@@ -78,13 +78,18 @@ class Pool:
         self.commits = 0
         self._idle: list[Connection] = []
         self._room = asyncio.Semaphore(size)
+        self.loop = asyncio.get_running_loop()
         self._closed = False
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run ``work`` on a connection; again where the server took it back to let others pass (deadlock, serialization).
+        """Run ``work`` on a connection; anew where the server took it back for others (deadlock, serialization).
 
-        Raises a StoreError. Where the connection broke under way, it is unknown whether a commit came through.
+        Raises a StoreError. Where the connection broke under way, it is unknown whether a commit came through. On
+        another loop than the one that opened the pool, the work is done on that one.
         """
+        return await on(self.loop, lambda: self._run(work))
+
+    async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         for tried in range(_TRIES):
             async with self.connection() as conn:
                 try:
@@ -166,6 +171,17 @@ class Pool:
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
                 conn.terminate()
         self._idle.clear()
+        # A socket closes in the loop's next round.
+        await asyncio.sleep(0)
+
+
+async def on(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Await ``work()`` on that loop: connections belong to the loop that made them."""
+    if asyncio.get_running_loop() is loop:
+        return await work()
+    if not loop.is_running():
+        raise NotOpen("The event loop that opened the application runs no more: open it on this one.")
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
 
 
 async def _rollback(conn: Connection) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from oncue.job import Inserted, NewJob
-from oncue.store.postgres.connection import Connection
+from oncue.store.postgres.connection import Connection, on
 from oncue.store.postgres.run import named
 from oncue.store.steps.insert import insert_jobs
 
@@ -38,6 +38,15 @@ class Inserter:
 
     async def insert(self, job: NewJob) -> Inserted:
         """Store one job. Jobs with keys have a queue of their own: they take longer."""
+        return await on(self._store.pool.loop, lambda: self._insert(job))
+
+    async def finish(self) -> None:
+        """Wait until what was handed in is stored."""
+        for task in self._writing.values():
+            if task is not None:
+                await asyncio.wait({task})
+
+    async def _insert(self, job: NewJob) -> Inserted:
         future: asyncio.Future[Inserted] = asyncio.get_running_loop().create_future()
         plain = is_plain(job)
         self._waiting[plain].append((job, future))

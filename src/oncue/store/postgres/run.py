@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec.json import decode
 
 from oncue.job import Ack
-
 from oncue.store.postgres.statement import Statement
 from oncue.store.sql import queries
 from oncue.store.steps import (
     Finish,
-    ForgetGone,
     Ids,
     InsertJobs,
     Query,

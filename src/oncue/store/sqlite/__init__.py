@@ -36,6 +36,7 @@ class SqliteStore(SharedStore):
         self.url = url
         self.path = path_of(url)
         self.clock = clock
+        self.hint_within = 0
         self._busy_timeout = busy_timeout
         self._writer: ConnectionThread | None = None
         self._reader: ConnectionThread | None = None
@@ -198,6 +199,10 @@ class SqliteStore(SharedStore):
     async def check(self) -> list[Check]:
         """Return what the file's settings, folder and disk say."""
         return await self.read(lambda conn: state.check(conn, self.path))
+
+    async def announce(self, payload: str) -> int:
+        """Nothing need be said: whoever listens sees the file change."""
+        return self.clock.now()
 
     def ping_sync(self) -> None:
         """Commit a change without meaning, from another connection; workers and listeners should hear it."""
