@@ -12,40 +12,43 @@ from pathlib import Path
 import pytest
 
 from oncue.clock import SystemClock
-from oncue.store import open_store
+from oncue.store import Store, open_store
 from oncue.wake import Wake, open_wake
+from tests.databases import KINDS, database
+
+_SQLITE = (
+    "import sqlite3, sys; c = sqlite3.connect(sys.argv[1].removeprefix('sqlite:///')); "
+    "c.execute('CREATE TABLE IF NOT EXISTS mine (n)'); c.execute('INSERT INTO mine VALUES (1)'); c.commit()"
+)
+# On PostgreSQL a commit is heard when it says so.
+_POSTGRES = (
+    "import psycopg, sys; c = psycopg.connect(sys.argv[1]); c.execute('CREATE TABLE IF NOT EXISTS mine (n int)'); "
+    "c.execute('INSERT INTO mine VALUES (1)'); c.execute(\"SELECT pg_notify('oncue_oncue', '')\"); c.commit()"
+)
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A wake queue of one test beside its database; ``commit`` is plain SQL in a process that knows no OnCue."""
+    """A wake queue of one test beside its database."""
 
     database: str
     wake: str | None
-    commit: list[str]
+    store: Store
 
     async def foreign_commit(self) -> None:
-        """Commit a change to the database from a process of its own."""
-        made = await asyncio.create_subprocess_exec(*self.commit)
+        """Commit a change to the database by plain SQL, from a process that knows no OnCue."""
+        script = _SQLITE if self.database.startswith("sqlite") else _POSTGRES
+        made = await asyncio.create_subprocess_exec(sys.executable, "-c", script, self.database)
         assert await made.wait() == 0
 
 
-async def local_backend(tmp_path: Path) -> Backend:
-    path = tmp_path / "jobs.db"
-    script = (
-        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); "
-        "c.execute('CREATE TABLE IF NOT EXISTS mine (n)'); c.execute('INSERT INTO mine VALUES (1)'); c.commit()"
-    )
-    return Backend(f"sqlite:///{path}", None, [sys.executable, "-c", script, str(path)])
-
-
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=KINDS)
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    made = await {"local": local_backend}[request.param](tmp_path)
-    store = open_store(made.database, SystemClock())
-    await store.open()
-    yield made
-    await store.close()
+    with database(request.param, tmp_path) as made:
+        store = open_store(made.url, SystemClock())
+        await store.open()
+        yield Backend(made.url, None, store)
+        await store.close()
 
 
 class Ear:
@@ -75,9 +78,15 @@ async def started(backend: Backend) -> AsyncIterator[Callable[[], Awaitable[Wake
     async with AsyncExitStack() as stack:
 
         async def start() -> Wake:
-            wake = open_wake(backend.wake, backend.database)
+            wake = open_wake(backend.wake, backend.database, backend.store.announce)
             await wake.start()
             stack.push_async_callback(wake.close)
+            if not backend.database.startswith("sqlite"):
+                # It says None to the first listener when it is proved. What a test hears afterwards has a cause.
+                ear = Ear()
+                unlisten = wake.listen(ear)
+                await ear.anything()
+                unlisten()
             return wake
 
         yield start

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import threading
+import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 
@@ -15,15 +13,10 @@ from oncue.clock import SystemClock
 from oncue.errors import ConfigError
 from oncue.store import open_store
 from oncue.wake import Wake, open_wake
-from oncue.wake.watch import watch_file
-from tests.store.kit import T0, job
+from tests.store.kit import T0, S, job
 from tests.wake.conftest import Backend, Ear
 
 Start = Callable[[], Awaitable[Wake]]
-
-
-def none_left(*args: object) -> None:
-    raise OSError(24, "Too many open files")
 
 
 async def test_a_hint_reaches_every_listener_in_the_process(started: Start) -> None:
@@ -66,10 +59,13 @@ async def test_every_commit_is_heard_however_close_they_come(started: Start, bac
     await watching.open()
     await acting.open()
     await watching.changed_elsewhere()
+    now = time.time() - T0 / S
     for n in range(30):
         ear.heard.clear()
         for _ in range(n % 3 + 1):
-            await acting.insert(job())
+            await acting.insert(job(now))
+        await ear.anything()
+        ear.heard.clear()
         while not await watching.changed_elsewhere():
             await ear.anything()
             ear.heard.clear()
@@ -118,15 +114,17 @@ async def test_a_listener_may_leave_while_it_is_told(started: Start) -> None:
     assert len(heard) == 1
 
 
-def test_a_hint_to_a_loop_that_is_gone_is_forgotten(tmp_path: Path) -> None:
-    wake = open_wake(None, f"sqlite:///{tmp_path / 'jobs.db'}")
+async def test_a_hint_to_a_loop_that_is_gone_is_forgotten(started: Start) -> None:
+    wake, here = await started(), Ear()
 
     async def listen_and_go() -> None:
         wake.listen(lambda due: None)
 
-    asyncio.run(listen_and_go())
+    await asyncio.to_thread(asyncio.run, listen_and_go())
+    wake.listen(here)
     wake.hint(T0)
-    wake.hint(T0)
+    wake.hint(T0 + 1)
+    await here.until(lambda heard: heard == [T0, T0 + 1])
 
 
 async def test_a_hint_nobody_listens_to_is_harmless(started: Start) -> None:
@@ -138,58 +136,7 @@ async def test_a_healthy_wake_queue_says_so(started: Start) -> None:
 
 
 def test_an_unknown_wake_queue_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="local://"):
-        open_wake("carrier-pigeon://roof", "sqlite:///x.db")
-
-
-async def test_where_files_cannot_be_watched_it_looks_again_and_again_and_says_so(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    if not backend.database.startswith("sqlite"):
-        pytest.skip("watches no file")
-
-    monkeypatch.setattr("oncue.wake.watch._Inotify", none_left)
-    monkeypatch.setattr("oncue.wake.watch._Kqueue", none_left)
-    wake, ear = open_wake(backend.wake, backend.database), Ear()
-    with caplog.at_level(logging.WARNING, "oncue.wake"):
-        await wake.start()
-    assert wake.healthy is not None
-    assert "Too many open files" in wake.healthy
-    assert "looking every 50 ms" in wake.healthy
-    assert wake.healthy in caplog.text
-    wake.listen(ear)
-    await backend.foreign_commit()
-    await ear.anything()
-    await wake.close()
-
-
-async def test_a_watch_ends_without_leaving_a_descriptor(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("x")
-    lowest = os.dup(0)
-    os.close(lowest)
-    for _ in range(20):
-        watch, problem = watch_file(path, lambda: None)
-        assert problem is None
-        watch.close()
-    again = os.dup(0)
-    os.close(again)
-    assert again == lowest
-
-
-async def test_a_watch_that_is_closed_in_the_moment_of_a_change_stays_closed(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("x")
-    heard = Ear()
-    watch, _ = watch_file(path, lambda: heard(None))
-    path.write_text("y")
-    await heard.anything()
-    watch.close()
-    seen = len(heard.heard)
-    path.write_text("z")
-    other = Ear()
-    another, _ = watch_file(path, lambda: other(None))
-    path.write_text("zz")
-    await other.anything()
-    another.close()
-    assert len(heard.heard) == seen
+    for database, known in (("sqlite:///x.db", "local://"), ("postgresql://h/db", "postgresql://")):
+        with pytest.raises(ConfigError, match=f"'carrier-pigeon://'.*{known}") as refused:
+            open_wake("carrier-pigeon://user:secret@roof", database)
+        assert "secret" not in str(refused.value)
