@@ -34,6 +34,7 @@ def apply(
     source: str, table: Table | None, offers: Sequence[Offer], now: int, expires_at: int | None, listed: int
 ) -> Steps[Applied]:
     """Do what follows from these offers, inside the caller's transaction."""
+    yield ask("source_lock", source=source)
     if table is None:
         # A listing that began before one that was applied since knows less than that.
         if (yield run("source_listed", name=source, listed=listed)) != 1:
@@ -56,8 +57,6 @@ def _facts(source: str, offers: Sequence[Offer]) -> Steps[Facts]:
     facts = Facts(f"source:{source}")
     keys = as_json(sorted({offer.job.key for offer in offers if offer.job is not None and offer.job.key is not None}))
     rows = as_json([offer.key for offer in offers])
-    memory = _memory.decode((yield ask("source_memory", source=source, keys=rows)))
-    facts.memory = {one.row_key: one for one in memory}
     prefixes = as_json(["[" + as_json(offer.key) for offer in offers])
     values = {"origin": facts.origin, "keys": keys, "prefixes": prefixes}
     for job in _live.decode((yield ask("source_jobs", **values))):
@@ -66,6 +65,9 @@ def _facts(source: str, offers: Sequence[Offer]) -> Steps[Facts]:
             facts.own.setdefault(key, []).append(job)
         if job.key is not None:
             (facts.started if job.attempt else facts.waiting)[job.key] = job
+    # After the jobs, which are locked from then on: whoever replaces one forgets its row in the same transaction.
+    memory = _memory.decode((yield ask("source_memory", source=source, keys=rows)))
+    facts.memory = {one.row_key: one for one in memory}
     unsettled = [one.job for one in memory if one.unsettled]
     if unsettled:
         facts.outcomes = dict((yield from fetch("outcomes_of", ids=as_json(unsettled))))
@@ -113,6 +115,7 @@ def _carry_out(source: str, plan: Plan, now: int, expires_at: int | None) -> Ste
 
 def guard(table: Table, job: Claimed) -> Steps[tuple[str | None, bool]]:
     """Return why a claimed job need not run (None: it must), and whether its row is due at another time now."""
+    yield ask("source_lock", source=table.source)
     reason, moved, _ = yield from look(table, job)
     # Whether it will be skipped is certain only once that is recorded: until then the row is not settled.
     yield run("source_unsettle", **_memory_of(table, job), unsettled=int(reason is not None))

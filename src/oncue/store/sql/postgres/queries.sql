@@ -58,10 +58,11 @@ SELECT coalesce(json_agg(json_build_array(id, key, started, scheduled_at, create
   WHERE key = ANY (ARRAY(SELECT json_array_elements_text(:keys::json))) AND attempt > 0) AS found;
 
 -- name: forget_replaced
+-- The job is locked before its row is forgotten: whoever applies a source's rows does it in this order too.
 DELETE FROM oncue_source_row AS r
 USING (SELECT substr(origin, 8) AS source,
               CASE WHEN origin LIKE 'source:%' THEN (origin_ref::json -> 0)::text END AS row_key
-       FROM oncue_job WHERE id = :id::bigint AND attempt = 0 AND origin LIKE 'source:%') AS j
+       FROM oncue_job WHERE id = :id::bigint AND attempt = 0 AND origin LIKE 'source:%' FOR UPDATE) AS j
 WHERE r.job = :id::bigint AND r.source = j.source AND r.row_key = j.row_key;
 
 -- name: replace_job
@@ -542,17 +543,20 @@ SELECT coalesce(json_agg(origin_ref), '[]')::text FROM (
 -- name: pause_schedule
 UPDATE oncue_schedule SET paused = :paused::int, next_at = :next_at::bigint WHERE name = :name;
 
+-- name: source_lock
+SELECT pg_advisory_xact_lock(hashtextextended('oncue_source:' || :source, 0));
+
 -- name: source_memory
 SELECT coalesce(json_agg(json_build_array(row_key::json, due, job, unsettled)), '[]')::text FROM oncue_source_row
 WHERE source = :source AND row_key = ANY (ARRAY(SELECT value::text FROM json_array_elements(:keys::json)));
 
 -- name: source_jobs
+-- Locked, so that none is claimed, and run for its old due time, while it is moved to another.
 SELECT coalesce(json_agg(json_build_array(
          j.id, j.state, j.attempt, j.key, j.group_name, j.scheduled_at,
          coalesce((SELECT t.scheduled_at FROM oncue_attempt AS t WHERE t.job = j.id AND t.attempt = 1), j.scheduled_at),
          j.origin, j.origin_ref, j.task, j.args, j.queue, j.priority)), '[]')::text
-FROM oncue_job AS j
-WHERE j.id = ANY (ARRAY(
+FROM (SELECT * FROM oncue_job WHERE id = ANY (ARRAY(
   SELECT o.id FROM json_array_elements_text(:prefixes::json) AS p (value) JOIN oncue_job AS o
     ON o.origin = :origin AND o.origin_ref COLLATE "C" >= p.value || ',' AND o.origin_ref COLLATE "C" < p.value || '-'
   UNION
@@ -561,7 +565,7 @@ WHERE j.id = ANY (ARRAY(
   UNION
   SELECT id FROM oncue_job
   WHERE key = ANY (ARRAY(SELECT value FROM json_array_elements_text(:keys::json))) AND key IS NOT NULL AND attempt > 0
-  ));
+  )) ORDER BY id FOR UPDATE) AS j;
 
 -- name: outcomes_of
 SELECT coalesce(json_agg(json_build_array(id, outcome)), '[]')::text FROM oncue_finished

@@ -433,6 +433,10 @@ SELECT json_group_array(origin_ref) FROM (
 -- name: pause_schedule
 UPDATE oncue_schedule SET paused = :paused, next_at = :next_at WHERE name = :name;
 
+-- name: source_lock
+-- Whoever writes is alone already.
+SELECT 1;
+
 -- name: source_memory
 SELECT json_group_array(json_array(row_key, due, job, unsettled)) FROM oncue_source_row
 WHERE source = :source AND row_key IN (SELECT value FROM json_each(:keys));
