@@ -16,6 +16,7 @@ import click
 
 from oncue.app import OnCue
 from oncue.errors import OnCueError
+from oncue.store import Store
 
 T = TypeVar("T")
 
@@ -53,6 +54,11 @@ async def opened(url: str | None) -> AsyncIterator[OnCue]:
         yield app
     finally:
         await app.store.close()
+
+
+def postgres_schema(store: Store) -> str | None:
+    """Return the schema of a store on PostgreSQL; None for a store on SQLite."""
+    return getattr(store, "schema_name", None)
 
 
 def fail(text: str) -> NoReturn:

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from oncue.app import OnCue
-from oncue.cli.common import as_json, database, fail, load_app, opened, run
+from oncue.cli.common import as_json, database, fail, load_app, opened, postgres_schema, run
 from oncue.cli.output import job_record, show, to_json
+from oncue.store import Store
 from oncue.store.views import JobView, SchemaView
 from oncue.sweeper import Swept
 
@@ -66,19 +67,30 @@ def _log_to_stderr() -> None:
 @click.command(short_help="Create OnCue's tables, or bring them up to date.")
 @click.option("--check", is_flag=True, help="Only look: exit code 1 where there is something to do.")
 @click.option("--sql", is_flag=True, help="Only print the SQL of what is to be done.")
+@click.option("--alembic", is_flag=True, help="Only print a complete Alembic revision (PostgreSQL).")
+@click.option("--django", is_flag=True, help="Only print a complete Django migration (PostgreSQL).")
+@click.option("--since", type=click.IntRange(0), metavar="VERSION", help="Print the steps after this version.")
+@click.option("--after", metavar="NAME", help="The revision or app.migration before the one that is printed.")
 @database
-def migrate(check: bool, sql: bool, database: str | None) -> None:
-    """Create OnCue's tables, or bring them up to date. Makes the database where there is none."""
+def migrate(
+    check: bool, sql: bool, alembic: bool, django: bool, since: int | None, after: str | None, database: str | None
+) -> None:
+    """Create OnCue's tables, or bring them up to date. On SQLite, makes the database where there is none.
+
+    --sql prints what the database lacks, ready for psql or sqlite3. --alembic and --django print a file with all steps,
+    or those after --since, and ask no server.
+    """
+    if check + sql + alembic + django > 1:
+        raise click.UsageError("--check, --sql, --alembic and --django exclude each other.")
+    if after is not None and not (alembic or django):
+        raise click.UsageError("--after belongs to --alembic and --django.")
+    if since is not None and not (sql or alembic or django):
+        raise click.UsageError("--since belongs to --sql, --alembic and --django.")
     app = OnCue(database)
-
-    async def work() -> SchemaView:
-        found = await app.store.schema()
-        if not check and not sql:
-            await app.store.open()
-            await app.store.close()
-        return found
-
-    found = run(work())
+    if alembic or django or since is not None:
+        click.echo(_exported(app.store, alembic, django, since or 0, after).rstrip())
+        return
+    found = run(_migrated(app, change=not check and not sql))
     state = f"{found.location}: version {found.found} of {found.expected}" + (
         "" if found.exists else ", no database yet"
     )
@@ -86,12 +98,30 @@ def migrate(check: bool, sql: bool, database: str | None) -> None:
         click.echo("\n".join(found.pending).rstrip() or f"-- {state}: nothing to do")
     elif check:
         click.echo(state)
-        if found.found != found.expected:
+        if not found.good:
             raise SystemExit(1)
-    elif found.found == found.expected:
+    elif found.good:
         click.echo(f"{state}: nothing to do")
     else:
         click.echo(f"{found.location}: migrated from version {found.found} to {found.expected}")
+
+
+async def _migrated(app: OnCue, *, change: bool) -> SchemaView:
+    found = await app.store.schema()
+    if change:
+        await app.store.open()
+        await app.store.close()
+    return found
+
+
+def _exported(store: Store, alembic: bool, django: bool, since: int, after: str | None) -> str:
+    if (name := postgres_schema(store)) is None:
+        raise click.UsageError("--alembic, --django and --since are for PostgreSQL: name it in --database.")
+    from oncue.store.postgres import export
+
+    if alembic:
+        return export.alembic(since, name, after)
+    return export.django(since, name, after) if django else export.script(since, name)
 
 
 @click.command(short_help="After a restored backup: hold what came due before now.")

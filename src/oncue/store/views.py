@@ -124,13 +124,24 @@ class Blocker(msgspec.Struct, frozen=True):
 
 
 class SchemaView(msgspec.Struct, frozen=True):
-    """The tables as found: schema version ``found`` (0: none), ``expected`` by this OnCue, SQL of the steps between."""
+    """The tables as found: schema version ``found`` (0: none), ``expected`` by this OnCue, SQL of the steps between.
+
+    ``oldest``: the oldest version of OnCue's tables whose processes go on with what is there; None: only its own.
+    """
 
     location: str
     exists: bool
     found: int
     expected: int
     pending: list[str]
+    oldest: int | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether this OnCue works with the tables as they are."""
+        return self.found == self.expected or (
+            self.found > self.expected and self.oldest is not None and self.oldest <= self.expected
+        )
 
 
 class Check(msgspec.Struct, frozen=True):

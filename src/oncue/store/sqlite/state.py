@@ -29,6 +29,8 @@ def schema_of(path: Path) -> SchemaView:
             finally:
                 conn.close()
     pending = [text("sqlite", name) for name in MIGRATIONS[found:]]
+    if pending:
+        pending.append(f"INSERT OR REPLACE INTO oncue_counter (name, value) VALUES ('schema', {VERSION});")  # noqa: S608 - a number
     return SchemaView(str(path), exists, found, VERSION, pending)
 
 
