@@ -105,6 +105,11 @@ async def versions_of(conn: Connection, schema: str) -> tuple[int, int]:
     return version, found.get("schema_oldest", version)
 
 
+async def version_of(conn: Connection, schema: str) -> int:
+    """Return the version of OnCue's tables in a schema, 0 where there are none."""
+    return (await versions_of(conn, schema))[0]
+
+
 async def prepare(conn: Connection, url: PostgresUrl, *, migrate: bool) -> None:
     """Bring the tables up to date, or only check them. Raises SchemaTooOld or SchemaTooNew.
 
