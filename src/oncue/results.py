@@ -1,8 +1,9 @@
-"""Waiting for jobs to end: one look for all who wait, after each commit that is heard."""
+"""Waiting for jobs to end: one look for all who wait, after each commit that is heard, or again and again."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,8 +12,15 @@ if TYPE_CHECKING:
     from oncue.wake import Wake
 
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+
+
 class Results:
-    """Tells each waiter when its job is final, also one that another process ended."""
+    """Tells each waiter when its job is final, also one that another process ended.
+
+    What this process ends is told at once. Where a wake queue does not hear every commit, the others are looked for
+    after 20 ms, then at growing intervals of up to a second.
+    """
 
     def __init__(self, store: Store, wake: Wake) -> None:
         self._store, self._wake = store, wake
@@ -38,7 +46,21 @@ class Results:
                 self._waiting.pop(id, None)
             self._changed.set()
 
+    def ended(self) -> None:
+        """A job of this process has ended: look."""
+        if self._waiting:
+            self._changed.set()
+
+    async def _news(self, pause: float) -> None:
+        if self._wake.hears_commits:
+            await self._changed.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._changed.wait()
+
     async def _look(self) -> None:
+        pause = _FIRST_PAUSE
         unlisten = self._wake.listen(lambda _: self._changed.set())
         try:
             while self._waiting:
@@ -50,7 +72,8 @@ class Results:
                         if not future.done():
                             future.set_result(row)
                 if self._waiting:
-                    await self._changed.wait()
+                    await self._news(pause)
+                    pause = _FIRST_PAUSE if self._changed.is_set() else min(_LONGEST_PAUSE, pause * 1.5)
         except Exception as error:
             waiting, self._waiting = self._waiting, {}
             for future in (one for waiters in waiting.values() for one in waiters):

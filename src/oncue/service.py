@@ -77,6 +77,8 @@ class Service:
     def _settled(self, job: Claimed, ack: Ack) -> None:
         """An outcome is durable: tell waiters in this process, and call ``on_discard``."""
         task = self.app.tasks.get(job.task)
+        if ack.state != "scheduled":
+            self.app.results.ended()
         if ack.outcome == "retried":
             delay = (ack.scheduled_at - ack.finished_at) / SECOND
             log.warning("job %s (%s): %s, again in %.1f s: %s", job.id, job.task, ack.reason, delay, ack.error)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from oncue import OnCue
 from oncue.store.views import JobView
+from tests.databases import POSTGRES, Backend, database
 from tests.store.kit import HandClock
 
 Make = Callable[..., OnCue]
@@ -21,13 +23,19 @@ def clock() -> HandClock:
     return HandClock()
 
 
+@pytest.fixture(params=("sqlite", POSTGRES[0]))
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    with database(request.param, tmp_path) as made:
+        yield made
+
+
 @pytest.fixture
-def make(tmp_path: Path) -> Make:
+def make(backend: Backend) -> Make:
     """Makes an application on this test's database. No sweep comes to help, unless a test runs one."""
 
     def build(**options: Any) -> OnCue:
         options.setdefault("sweep", 3600.0)
-        return OnCue(f"sqlite:///{tmp_path / 'jobs.db'}", **options)
+        return OnCue(backend.url, **options)
 
     return build
 
@@ -57,10 +65,12 @@ async def until(app: OnCue, true: Callable[[], Awaitable[bool]]) -> None:
         while True:
             changed.clear()
             # A commit may be heard before it can be read: this waits for its end.
-            await app.store.write(lambda _: None)
+            await app.store.gone([])
             if await true():
                 return
-            await changed.wait()
+            # Where not every commit is heard, it is looked for again and again.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), None if app.wake.hears_commits else 0.02)
     finally:
         unlisten()
 

@@ -15,6 +15,9 @@ Send = Callable[[str], Awaitable[object]]
 class Wake(Protocol):
     """A hint channel. Losing, doubling or reordering hints makes jobs late by at most a sweep, no more."""
 
+    hears_commits: bool
+    """Whether every commit to the database is heard, and not only those that announce what is due."""
+
     async def start(self) -> None:
         """Begin to listen. A channel that can't be had now is no error: ``healthy`` says so, and it is tried again."""
         ...

@@ -19,6 +19,8 @@ class LocalWake:
     A commit by anyone, also by the application's own SQL, changes that file; so nothing has to be sent.
     """
 
+    hears_commits = True
+
     def __init__(self, url: str) -> None:
         self._path = Path(unquote(urlsplit(url).path[1:])).resolve()
         self._hub = Hub(str(self._path))

@@ -69,6 +69,8 @@ class PostgresWake:
     ``poll_every``, and the channel is tried again, with growing pauses.
     """
 
+    hears_commits = False
+
     def __init__(self, database: str, send: Send, listen_url: str | None = None, timing: Timing | None = None) -> None:
         """Raises ConfigError for a URL that is none."""
         store = parse(database)
@@ -109,9 +111,10 @@ class PostgresWake:
     def listen(self, heard: Heard) -> Callable[[], None]:
         """Have ``heard`` called on the running loop for each hint, and with None once the channel is proved."""
         unlisten = self._hub.listen(heard)
-        if self._loop is not None and self._task is None:
-            with contextlib.suppress(RuntimeError):  # its loop is closed: it was never closed itself
-                self._loop.call_soon_threadsafe(self._begin)
+        if self._loop is asyncio.get_running_loop():
+            self._begin()
+        elif self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._begin)
         return unlisten
 
     def hint(self, due: int) -> None:
