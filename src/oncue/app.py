@@ -22,12 +22,12 @@ from oncue.results import Results
 from oncue.scheduling import Delay, Scheduled, due_time, new_job
 from oncue.settings import DEFAULT_URL
 from oncue.store import open_store
+from oncue.store.steps import manage
+from oncue.store.steps.insert import insert_jobs
 from oncue.task import Call
 from oncue.wake import open_wake
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from oncue.drain import Drained
     from oncue.service import Service
     from oncue.source import Sources
@@ -170,7 +170,7 @@ class OnCue(Declarations):
         when_late: WhenLate | None = None,
         max_attempts: int | None = None,
         metadata: dict[str, Any] | None = None,
-        connection: sqlite3.Connection | None = None,
+        connection: Any = None,
     ) -> JobHandle[R]:
         """Store a call to run later; when this returns, the job is durable.
 
@@ -180,39 +180,47 @@ class OnCue(Declarations):
         after it was first asked for). ``while_started="keep"`` also counts one that runs or is between attempts.
         ``group``: its jobs run one at a time, in due order. ``priority`` from -100 to 100, lower first.
         ``max_late`` with ``when_late`` ("run", "skip" or "fail"): what to do where it would start later than that.
-        ``connection``: a sqlite3 connection to the same file; the job then exists if its transaction commits.
+        ``connection``: the call is part of the caller's transaction, and the job exists if and only if that commits;
+        where none is open and statements commit by themselves, it is a transaction of its own. It is a connection to
+        the same database: sqlite3; asyncpg; psycopg (sync and async); psycopg2; SQLAlchemy 2 Session, AsyncSession,
+        scoped_session, Connection or AsyncConnection over one of these; Django's. Synchronous ones block meanwhile.
 
-        Raises InvalidTime, InvalidJob, PayloadTooLarge (nothing was stored), or a StoreError.
+        Raises InvalidTime, InvalidJob (also for a connection that can't take part), PayloadTooLarge, or a StoreError:
+        nothing was stored. Inside the caller's transaction errors of its driver come as they are; either way the
+        transaction is as it was before the call.
         """
         wanted = Scheduled(
             call, delay, at, key, on_conflict, max_wait, while_started, group, queue, priority, max_late, when_late,
             max_attempts, metadata,
         )  # fmt: skip
         if connection is not None:
-            return self.sync.schedule_as(wanted, connection)
+            return (await self.schedule_many([wanted], connection=connection))[0]
         job = new_job(wanted, self.clock.now())
         inserted = await self.store.insert(job)
         self.wake.hint(inserted.scheduled_at)
         return JobHandle(self, inserted, call.task.returns)
 
     async def schedule_many(
-        self, calls: Sequence[Scheduled | Call[Any]], *, connection: sqlite3.Connection | None = None
+        self, calls: Sequence[Scheduled | Call[Any]], *, connection: Any = None
     ) -> list[JobHandle[Any]]:
         """Store many calls in one transaction, with one hint. Calls without options are due now.
 
         Raises as ``schedule`` does; then none of them was stored.
         """
         if connection is not None:
-            return self.sync.schedule_many(calls, connection=connection)
+            self.store.know_time()
         now = self.clock.now()
-        inserted = await self.store.insert_many([new_job(one, now) for one in calls])
+        jobs = [new_job(one, now) for one in calls]
+        if connection is None or not jobs:
+            inserted = await self.store.insert_many(jobs)
+        else:
+            due = min(job.scheduled_at for job in jobs)
+            inserted = await self.store.within(connection, lambda: insert_jobs(jobs), due)
         if inserted:
             self.wake.hint(min([one.scheduled_at for one in inserted]))
         return handles(self, inserted, calls)
 
-    async def cancel(
-        self, *, key: str | None = None, id: int | None = None, connection: sqlite3.Connection | None = None
-    ) -> Cancelled:
+    async def cancel(self, *, key: str | None = None, id: int | None = None, connection: Any = None) -> Cancelled:
         """Cancel what the key or id names.
 
         Returns ``prevented`` (it will not run), ``requested`` (it runs and its handler was told; how it ends
@@ -221,10 +229,13 @@ class OnCue(Declarations):
         """
         self.sync.check_name(key, id)
         if connection is not None:
-            return self.sync.cancel(key=key, id=id, connection=connection)
+            self.store.know_time()
         now = self.clock.now()
         expires = None if self.retention_us is None else now + self.retention_us
-        answer = await self.store.cancel(now, expires, id=id, key=key)
+        if connection is None:
+            answer = await self.store.cancel(now, expires, id=id, key=key)
+        else:
+            answer = await self.store.within(connection, lambda: manage.cancel(now, expires, id=id, key=key), now)
         self.wake.hint(now)
         return answer
 
@@ -235,7 +246,7 @@ class OnCue(Declarations):
         id: int | None = None,
         delay: Delay | None = None,
         at: datetime | None = None,
-        connection: sqlite3.Connection | None = None,
+        connection: Any = None,
     ) -> bool:
         """Move a job that is not running to a new due time; False where there is none to move.
 
@@ -243,9 +254,12 @@ class OnCue(Declarations):
         """
         self.sync.check_name(key, id)
         if connection is not None:
-            return self.sync.reschedule(key=key, id=id, delay=delay, at=at, connection=connection)
+            self.store.know_time()
         due = due_time(self.clock.now(), delay, at)
-        moved = await self.store.reschedule(due, id=id, key=key)
+        if connection is None:
+            moved = await self.store.reschedule(due, id=id, key=key)
+        else:
+            moved = await self.store.within(connection, lambda: manage.reschedule(due, id=id, key=key), due)
         self.wake.hint(due)
         return moved
 

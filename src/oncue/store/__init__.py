@@ -16,6 +16,7 @@ from oncue.store.lock import LifeLock
 
 if TYPE_CHECKING:
     from oncue.store.sources import SourceKeeper
+    from oncue.store.steps import Steps
     from oncue.store.views import AttemptView, Backlog, Blocker, Check, Counts, JobView, QueueView, SchemaView
 
 T = TypeVar("T")
@@ -299,18 +300,20 @@ class Store(Protocol):
         """Cancel what the id or key names; tell what came of it."""
         ...
 
-    def insert_sync(self, jobs: Sequence[NewJob], connection: Any = None) -> list[Inserted]:
-        """Store jobs synchronously: in the caller's transaction where a connection is given, else in one of its own."""
+    def know_time(self) -> None:
+        """Learn what ``clock`` needs, before a call of a store that may not be open. Raises a StoreError."""
         ...
 
-    def cancel_sync(
-        self, now: int, expires_at: int | None, id: int | None, key: str | None, connection: Any = None
-    ) -> Cancelled:
-        """``cancel``, synchronously."""
+    async def within(self, connection: Any, steps: Callable[[], Steps[T]], hint: int) -> T:
+        """Run steps in the caller's transaction: of their changes all stay or none, and they hold if it commits.
+
+        ``hint``: what changes is due then; others hear of it when it commits. Raises InvalidJob for a connection that
+        can't take part, and what the driver raises.
+        """
         ...
 
-    def reschedule_sync(self, due: int, id: int | None, key: str | None, connection: Any = None) -> bool:
-        """``reschedule``, synchronously."""
+    def within_sync(self, connection: Any, steps: Callable[[], Steps[T]], hint: int) -> T:
+        """``within``, synchronously; without a connection, in a transaction of its own, also where nothing is open."""
         ...
 
     async def reschedule(self, due: int, *, id: int | None, key: str | None) -> bool:

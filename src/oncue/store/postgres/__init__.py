@@ -27,7 +27,7 @@ from oncue.store.steps import Steps, manage
 from oncue.store.views import Check, SchemaView
 
 if TYPE_CHECKING:
-    from oncue.store.postgres.callers import Portal
+    from oncue.store.postgres.portal import Portal
     from oncue.store.postgres.source import PostgresSources
 
 T = TypeVar("T")
@@ -61,6 +61,11 @@ class PostgresStore(SharedStore):
         if self._pool is None:
             raise NotOpen("The application is not open: use `async with app:` or `await app.open()` first.")
         return self._pool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are connections."""
+        return self._pool is not None
 
     @property
     def writes(self) -> int:
@@ -256,24 +261,30 @@ class PostgresStore(SharedStore):
     def portal(self) -> Portal:
         """What does synchronous work, in a thread of its own."""
         if self._portal is None:
-            from oncue.store.postgres.callers import Portal
+            from oncue.store.postgres.portal import Portal
 
             self._portal = Portal(self)
         return self._portal
 
-    async def within(self, connection: Any, steps: Steps[T], hint: int | None = None) -> T:
+    def know_time(self) -> None:
+        """Learn the server's time, where it counts and the store was not opened to learn it."""
+        if isinstance(self.clock, ServerClock) and not self.clock.is_known:
+            self.portal.find_home()
+
+    async def within(self, connection: Any, steps: Callable[[], Steps[T]], hint: int) -> T:
         """Run steps in the caller's transaction, on a connection of any known driver."""
         from oncue.store.postgres.callers import perform_in
 
-        return await perform_in(connection, steps, self, self.hint(hint))
+        # Whenever it is due: by the time that the caller commits it may be near.
+        return await perform_in(connection, steps, self, hint_text(hint))
 
-    def within_sync(self, connection: Any, steps: Steps[T], hint: int | None = None) -> T:
+    def within_sync(self, connection: Any, steps: Callable[[], Steps[T]], hint: int) -> T:
         """``within``, synchronously; without a connection, in a transaction of its own."""
         from oncue.store.postgres.callers import perform_in_sync
 
         if connection is None:
             return self.portal.change(steps, hint)
-        return perform_in_sync(connection, steps, self, self.hint(hint))
+        return perform_in_sync(connection, steps, self, hint_text(hint))
 
 
 def _with_args(query: tuple[str, list[Any]]) -> list[Any]:

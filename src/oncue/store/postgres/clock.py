@@ -59,6 +59,11 @@ class ServerClock:
             self._offset, self._margin, self._measured_at = middle - margin, margin, ended
 
     @property
+    def is_known(self) -> bool:
+        """Whether the server's time was measured at all."""
+        return self._measured_at is not None
+
+    @property
     def skew(self) -> float:
         """By how many seconds the server's clock is ahead of this machine's wall clock; 0 before it was measured."""
         if self._measured_at is None:

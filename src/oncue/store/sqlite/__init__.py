@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from oncue.clock import Clock
 from oncue.errors import NotOpen
-from oncue.job import Ack, Cancelled, Claimed, Inserted, NewJob
+from oncue.job import Ack, Claimed, Inserted, NewJob
 from oncue.store import Claim, Claims, WorkerRow
 from oncue.store.base import SharedStore
 from oncue.store.lock import LifeLock, forget, hold, is_dead
@@ -208,16 +208,13 @@ class SqliteStore(SharedStore):
         """Commit a change without meaning, from another connection; workers and listeners should hear it."""
         self._sync.run(lambda conn: conn.execute(SQL["ping"]), None)
 
-    def insert_sync(self, jobs: Sequence[NewJob], connection: Any = None) -> list[Inserted]:
-        """Store jobs synchronously: in the caller's transaction where a connection is given, else in one of its own."""
-        return self._sync.run(lambda conn: perform(conn, insert_jobs(jobs)), connection)
+    def know_time(self) -> None:
+        """The time is this machine's."""
 
-    def cancel_sync(
-        self, now: int, expires_at: int | None, id: int | None, key: str | None, connection: Any = None
-    ) -> Cancelled:
-        """``cancel``, synchronously."""
-        return self._sync.run(lambda conn: perform(conn, manage.cancel(now, expires_at, id=id, key=key)), connection)
+    async def within(self, connection: Any, steps: Callable[[], Steps[T]], hint: int) -> T:
+        """Run steps in the transaction of the caller's sqlite3 connection."""
+        return self.within_sync(connection, steps, hint)
 
-    def reschedule_sync(self, due: int, id: int | None, key: str | None, connection: Any = None) -> bool:
-        """``reschedule``, synchronously."""
-        return self._sync.run(lambda conn: perform(conn, manage.reschedule(due, id=id, key=key)), connection)
+    def within_sync(self, connection: Any, steps: Callable[[], Steps[T]], hint: int) -> T:
+        """``within``; without a connection, in a transaction of its own, which creates the file where there is none."""
+        return self._sync.run(lambda conn: perform(conn, steps()), connection)
