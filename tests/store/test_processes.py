@@ -8,12 +8,15 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from oncue.errors import InvalidJob, OnCueError
 from oncue.store import Store, open_store
+from oncue.store.steps import manage
+from oncue.store.steps.insert import insert_jobs
 from tests.databases import Backend
 from tests.store.kit import Bench, HandClock, S, job
 
@@ -191,12 +194,13 @@ async def test_the_callers_transaction_decides(bench: Bench, backend: Backend) -
     store = bench.store
     (kept,) = await bench.add(job(60, key="old"))
     with backend.connect() as conn:
-        store.insert_sync([job(key="k")], conn)
-        assert store.cancel_sync(bench.now, None, None, "old", conn) == "prevented"
+        store.within_sync(conn, lambda: insert_jobs([job(key="k")]), bench.now)
+        cancelled = store.within_sync(conn, lambda: manage.cancel(bench.now, None, id=None, key="old"), bench.now)
+        assert cancelled == "prevented"
         conn.rollback()
         assert [one.id for one in await store.list_jobs(limit=9)] == [kept]
-        store.insert_sync([job(key="k")], conn)
-        assert store.reschedule_sync(bench.now, None, "old", conn)
+        store.within_sync(conn, lambda: insert_jobs([job(key="k")]), bench.now)
+        assert store.within_sync(conn, lambda: manage.reschedule(bench.now, id=None, key="old"), bench.now)
         assert len(await store.list_jobs(limit=9)) == 1, "not before the commit"
         conn.commit()
     assert sorted(one.key or "" for one in await store.list_jobs(limit=9)) == ["k", "old"]
@@ -205,22 +209,23 @@ async def test_the_callers_transaction_decides(bench: Bench, backend: Backend) -
 
 async def test_an_error_in_the_callers_transaction_takes_back_only_itself(bench: Bench, backend: Backend) -> None:
     with backend.connect() as conn:
-        bench.store.insert_sync([job(key="good")], conn)
+        bench.store.within_sync(conn, lambda: insert_jobs([job(key="good")]), bench.now)
         with pytest.raises(Exception, match=r"priority|CHECK"):
-            bench.store.insert_sync([job(key="bad"), job(priority=1000)], conn)
+            bench.store.within_sync(conn, lambda: insert_jobs([job(key="bad"), job(priority=1000)]), bench.now)
         conn.commit()
     assert [one.key for one in await bench.store.list_jobs(limit=9)] == ["good"]
 
 
 async def test_what_is_no_connection_to_this_database_is_refused(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(InvalidJob, match="connection="):
-        bench.store.insert_sync([job()], object())
+        bench.store.within_sync(object(), lambda: insert_jobs([job()]), bench.now)
 
 
 async def test_synchronous_calls_from_many_threads(bench: Bench) -> None:
     def add(n: int) -> None:
         for m in range(20):
-            bench.store.insert_sync([job(key=f"k{n}-{m}"), job()])
+            jobs = [job(key=f"k{n}-{m}"), job()]
+            bench.store.within_sync(None, partial(insert_jobs, jobs), bench.now)
 
     await asyncio.gather(*[asyncio.to_thread(add, n) for n in range(5)])
     assert len(await bench.store.list_jobs(limit=500)) == 200

@@ -41,11 +41,11 @@ async def perform_in(connection: Any, steps: Callable[[], Steps[T]], store: Post
     """
     if _is_alchemy_async(connection):
         with _refusals():
-            asked = connection.connection() if hasattr(connection, "connection") else None
-            inner = await asked if hasattr(asked, "__await__") else connection
-            link = await inner.run_sync(links.AlchemyLink)
+            if not of_class(connection, "sqlalchemy.ext.asyncio", "AsyncConnection"):
+                connection = await connection.connection()
+            link = await connection.run_sync(links.AlchemyLink)
         await _learn_home(store)
-        return await inner.run_sync(lambda _: _speak(link, _call(link, steps, store, payload)))  # type: ignore[no-any-return]
+        return await connection.run_sync(lambda _: _speak(link, _call(link, steps, store, payload)))  # type: ignore[no-any-return]
     if not _is_async(connection):
         return perform_in_sync(connection, steps, store, payload)
     _refuse_closed(connection)
@@ -182,9 +182,9 @@ def _run(steps: Steps[T], schema: str) -> Talk[T]:
     try:
         while True:
             step = steps.send(answer)
-            answers = []
+            answers: list[Any] = []
             for statement in statements(step, schema, locked=False):
-                answers.append((yield statement))
+                answers += [(yield statement)]
             answer = answer_of(step, answers)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
@@ -196,7 +196,7 @@ def _check(link: Link, store: PostgresStore) -> Talk[None]:
     if (store.schema_name, store.portal.home) in checked:
         return
     try:
-        database, identity, version, _ = yield Statement(qualified(HOME, store.schema_name), read=decode)
+        database, identity, version, oldest, _ = yield Statement(qualified(HOME, store.schema_name), read=decode)
     except Exception as error:
         if sqlstate(error) not in _NO_TABLES:
             raise
@@ -206,7 +206,7 @@ def _check(link: Link, store: PostgresStore) -> Talk[None]:
         ) from error
     if version < VERSION:
         raise InvalidJob(too_old(store.address, version))
-    if version > VERSION:
+    if oldest > VERSION:
         raise InvalidJob(too_new(version))
     home = store.portal.find_home()
     if home != Home(database, identity):

@@ -27,6 +27,7 @@ HOME = """SELECT json_build_array(
   current_database(),
   (SELECT value FROM oncue_counter WHERE name = 'identity'),
   coalesce((SELECT value FROM oncue_counter WHERE name = 'schema'), 0),
+  coalesce((SELECT value FROM oncue_counter WHERE name = 'schema_oldest'), 0),
   (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)::text"""
 
 
@@ -114,11 +115,11 @@ class Portal:
             store.learn(began, int(await conn.fetchval(text, *args)))
             return None
         sql = qualified(HOME, store.schema_name)
-        # The first time the statement is prepared, and the answer takes longer than its way.
-        for _ in range(2):
-            began = store.began()
-            database, identity, _, now = decode(await conn.fetchval(sql))
-            store.learn(began, now)
+        # Prepared first: it is the way there and back that is measured.
+        asked = await conn.prepare(sql)
+        began = store.began()
+        database, identity, _, _, now = decode(await asked.fetchval())
+        store.learn(began, now)
         return Home(database, identity)
 
     def _run(self, work: Callable[[_Inside], Coroutine[Any, Any, T]]) -> T:
