@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from oncue.errors import ConfigError
 from oncue.service import Service
 from oncue.task import Call
+from tests.databases import Backend
 from tests.source.stage import Stage
 
 
@@ -30,15 +30,15 @@ from tests.source.stage import Stage
         ({"name": "two\nlines"}, "name="),
     ],
 )
-def test_a_declaration_that_cannot_work_is_refused(tmp_path: Path, options: dict[str, Any], told: str) -> None:
-    stage = Stage(tmp_path / "trial.db")
+def test_a_declaration_that_cannot_work_is_refused(sqlite: Backend, options: dict[str, Any], told: str) -> None:
+    stage = Stage(sqlite)
     with pytest.raises(ConfigError, match=told):
         stage.declare(**options)
     stage.db.close()
 
 
-def test_two_sources_of_one_name_and_oncues_own_tables_are_refused(tmp_path: Path) -> None:
-    stage = Stage(tmp_path / "trial.db")
+def test_two_sources_of_one_name_and_oncues_own_tables_are_refused(sqlite: Backend) -> None:
+    stage = Stage(sqlite)
     stage.declare()
     with pytest.raises(ConfigError, match="Two sources are named 'free_trials'"):
         stage.declare()
@@ -54,9 +54,9 @@ def test_two_sources_of_one_name_and_oncues_own_tables_are_refused(tmp_path: Pat
         ({"due": "due_at"}, "no such column: due_at"),
         ({"id": "uuid"}, "no such column: uuid"),
         ({"key": "question-{number}"}, "no such column: number"),
-        ({"where": "state = 'x'"}, "no such column: state"),
+        ({"where": "state = 'x'"}, 'no such column: state|column "state" does not exist'),
         ({"where": "status = "}, "syntax error|incomplete"),
-        ({"where": "status = :mine"}, "binding"),
+        ({"where": "status = :mine"}, "binding|syntax error"),
         ({"id": "name"}, "neither the primary key"),
         ({"due": 'x" FROM sqlite_master; DROP TABLE free_trials; --'}, "no such column"),
     ],
@@ -71,8 +71,8 @@ async def test_a_column_that_does_not_exist_is_refused_when_a_worker_starts(
         assert "The columns of 'free_trials' are: id, name, status, next_question_scheduled_for." in str(refused.value)
 
 
-async def test_names_are_names_whatever_is_in_them(tmp_path: Path) -> None:
-    stage = Stage(tmp_path / "trial.db", schema='CREATE TABLE "a ""b"" --" ("my id" TEXT UNIQUE, "due;" TEXT, x TEXT)')
+async def test_names_are_names_whatever_is_in_them(backend: Backend) -> None:
+    stage = Stage(backend, schema='CREATE TABLE "a ""b"" --" ("my id" TEXT UNIQUE, "due;" TEXT, x TEXT)')
     stage.app.source('a "b" --', id="my id", due="due;", key="k-{x}", task=stage.task, args="{x}", trigger=True)
     async with stage.app:
         await stage.app.sources.install()
@@ -112,16 +112,18 @@ async def test_arguments_come_from_columns_templates_values_and_functions(stage:
 
 
 async def test_a_table_that_is_not_there_yet_is_looked_for_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage = Stage(tmp_path / "trial.db", schema="")
+    stage = Stage(backend, schema="")
     stage.declare(trigger=True)
     async with stage.app:
         await stage.app.sources.install()
         assert "no table 'free_trials'" in caplog.text
         await stage.sweep()
         assert "source free_trials: source" not in caplog.text
-        stage.db.execute("CREATE TABLE free_trials (id INTEGER PRIMARY KEY, status, next_question_scheduled_for)")
+        stage.db.execute(
+            "CREATE TABLE free_trials (id INTEGER PRIMARY KEY, status TEXT, next_question_scheduled_for TEXT)"
+        )
         await stage.sweep()
         stage.put(1, stage.at(0))
         await stage.work()

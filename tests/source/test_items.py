@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from oncue.clock import SECOND, from_us
 from oncue.errors import ConfigError
 from oncue.source import DueItem
+from tests.databases import Backend
 from tests.source.stage import START, Stage
 
 
@@ -82,10 +82,10 @@ async def test_an_item_that_cannot_be_read_is_reported_and_the_others_are_made(s
     assert "no time zone" in str(status.drift)
 
 
-async def test_an_older_listing_does_not_undo_a_newer_one(tmp_path: Path) -> None:
+async def test_an_older_listing_does_not_undo_a_newer_one(backend: Backend) -> None:
     """Two sweepers at once: one began to list before the change, and comes to apply its list after the other."""
-    one = Stage(tmp_path / "trial.db")
-    two = Stage(tmp_path / "trial.db", one.clock, schema="")
+    one = Stage(backend)
+    two = Stage(backend, one.clock, schema="")
     there = Elsewhere(two)
     there.due = {"a": 50}
 
@@ -120,8 +120,8 @@ async def test_a_call_of_ones_own_and_no_call_at_all(stage: Stage) -> None:
     assert "no call" in str(status.drift)
 
 
-def test_what_is_no_async_generator_is_refused(tmp_path: Path) -> None:
-    stage = Stage(tmp_path / "trial.db")
+def test_what_is_no_async_generator_is_refused(sqlite: Backend) -> None:
+    stage = Stage(sqlite)
 
     async def listed() -> list[DueItem]:
         return []

@@ -7,11 +7,13 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from oncue import JobContext, Retry
 from oncue.clock import SECOND, from_us
+from tests.databases import POSTGRES, database
 from tests.source.stage import START, Stage
 
 IDS = st.integers(1, 3)
@@ -29,15 +31,17 @@ STEP = st.one_of(
 
 
 # The due value that a job was made for, and whether the application made it itself.
-MEANT = """SELECT coalesce(origin_ref->>1, (SELECT scheduled_at FROM oncue_attempt WHERE job = id AND attempt = 1),
+MEANT = """SELECT coalesce({ref}, (SELECT scheduled_at FROM oncue_attempt WHERE job = id AND attempt = 1),
   scheduled_at), origin IS NULL FROM oncue_job WHERE id = ?"""
+REF = {"sqlite": "origin_ref->>1", "postgres": "(origin_ref::json->>1)::bigint"}
 
 
 class World:
     """The rows as the model sees them, and what ran: (row, due value) for each start that was not a failure."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, trigger: bool) -> None:
         self.stage = stage
+        meant_by = MEANT.format(ref=REF["sqlite" if stage.backend.is_sqlite else "postgres"])
         self.rows: dict[int, tuple[int | None, str]] = {}
         self.done: Counter[tuple[int, int]] = Counter()
         self.asked: set[tuple[int, int]] = set()
@@ -47,7 +51,7 @@ class World:
         async def send(ctx: JobContext, trial_id: int) -> None:
             due, status = self.rows.get(trial_id, (None, "gone"))
             now = (stage.clock.now() - START) // SECOND
-            meant, own = stage.db.execute(MEANT, (ctx.id,)).fetchone()
+            meant, own = stage.db.execute(meant_by, (ctx.id,)).fetchone()
             if due is None or status != "active" or due > now or meant != due * SECOND + START:
                 # The application's own jobs are not read again when they start.
                 self.wrong += [] if own else [f"row {trial_id} ran at {now} while it was {due}, {status}"]
@@ -56,7 +60,7 @@ class World:
                 raise ValueError("not yet")
             self.done[trial_id, (meant - START) // SECOND] += 1
 
-        stage.declare(task=send, group="trial-{id}", trigger=stage.path.name.startswith("t"))
+        stage.declare(task=send, group="trial-{id}", trigger=trigger)
         self.task = send
 
     async def step(self, name: str, *values: object) -> None:
@@ -85,7 +89,7 @@ class World:
                 stage.put(id, stage.at(due))
                 await stage.app.schedule(
                     self.task.call(id), at=from_us(START + due * SECOND), key=f"question-{id}", group=f"trial-{id}",
-                    on_conflict="replace", connection=stage.db,
+                    on_conflict="replace", connection=stage.db.connection,
                 )  # fmt: skip
                 stage.db.execute("COMMIT")
             case "fail", int(count):
@@ -108,10 +112,10 @@ class World:
             await self.stage.work()
 
 
-async def _play(steps: list[tuple[object, ...]], trigger: bool, own: bool) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        stage = Stage(Path(folder) / ("t.db" if trigger else "s.db"))
-        world = World(stage)
+async def _play(kind: str, steps: list[tuple[object, ...]], trigger: bool, own: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder, database(kind, Path(folder)) as backend:
+        stage = Stage(backend)
+        world = World(stage, trigger)
         async with stage.app:
             await stage.app.sources.install()
             for name, *values in steps:
@@ -127,18 +131,32 @@ async def _play(steps: list[tuple[object, ...]], trigger: bool, own: bool) -> No
                 assert world.done[id, due] == 1, (id, due)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(STEP, max_size=25), st.booleans())
-def test_each_due_value_of_a_row_runs_at_most_once_and_once_where_it_stays(
-    steps: list[tuple[object, ...]], trigger: bool
-) -> None:
-    asyncio.run(_play(steps, trigger, own=False))
-
-
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(STEP, max_size=25), st.booleans())
+Steps = list[tuple[object, ...]]
+PLAYS = given(st.lists(STEP, max_size=25), st.booleans())
+FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 # The application replaces the row's job, then the row goes back to its old time, with no sweep in between.
-@example([("put", 1, 0, "active"), ("sweep",), ("schedule", 1, 3), ("put", 1, 0, "active")], False)
-@example([("put", 1, 0, "active"), ("sweep",), ("schedule", 1, 3), ("put", 1, 0, "active")], True)
-def test_the_same_beside_the_applications_own_jobs(steps: list[tuple[object, ...]], trigger: bool) -> None:
-    asyncio.run(_play(steps, trigger, own=True))
+REPLACED: Steps = [("put", 1, 0, "active"), ("sweep",), ("schedule", 1, 3), ("put", 1, 0, "active")]
+
+
+@MANY
+@PLAYS
+def test_each_due_value_of_a_row_runs_at_most_once_and_once_where_it_stays(steps: Steps, trigger: bool) -> None:
+    asyncio.run(_play("sqlite", steps, trigger, own=False))
+
+
+@MANY
+@PLAYS
+@example(REPLACED, False)
+@example(REPLACED, True)
+def test_the_same_beside_the_applications_own_jobs(steps: Steps, trigger: bool) -> None:
+    asyncio.run(_play("sqlite", steps, trigger, own=True))
+
+
+@pytest.mark.slow
+@FEW
+@PLAYS
+@example(REPLACED, False)
+@example(REPLACED, True)
+def test_the_same_on_postgresql(steps: Steps, trigger: bool) -> None:
+    asyncio.run(_play(POSTGRES[0], steps, trigger, own=True))

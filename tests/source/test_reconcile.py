@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from oncue.clock import SECOND, from_us
 from oncue.service import Service
 from oncue.worker import Worker
+from tests.databases import Backend
 from tests.source.stage import START, Stage
 
 
@@ -216,7 +216,7 @@ async def test_the_applications_own_job_under_the_same_key_is_the_rows_job(
     stage.db.execute("BEGIN")
     stage.put(5, stage.at(10))
     at = from_us(START + round((10 + offset) * SECOND))
-    await stage.app.schedule(stage.task.call(5), at=at, key="question-5", connection=stage.db)
+    await stage.app.schedule(stage.task.call(5), at=at, key="question-5", connection=stage.db.connection)
     stage.db.execute("COMMIT")
     if when == "waiting":
         assert await stage.sweep() == 0
@@ -328,9 +328,9 @@ async def test_rows_that_share_a_key_run_one_after_the_other_and_none_is_lost(st
     assert stage.ran == [1, 2, 3]
 
 
-async def test_two_sweepers_at_once_make_each_job_once(tmp_path: Path) -> None:
-    one = Stage(tmp_path / "trial.db")
-    two = Stage(tmp_path / "trial.db", one.clock, schema="")
+async def test_two_sweepers_at_once_make_each_job_once(backend: Backend) -> None:
+    one = Stage(backend)
+    two = Stage(backend, one.clock, schema="")
     for stage in (one, two):
         stage.declare()
     async with one.app, two.app:
@@ -353,18 +353,21 @@ async def test_unreadable_values_are_reported_and_disturb_no_other_row(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage.declare()
-    values: list[Any] = ["tomorrow", "31/12/2026", "", b"\x00\x01", "2026-02-30 10:00", "20260131"]
+    values: list[Any] = ["tomorrow", "31/12/2026", "", "2026-02-30 10:00", "20260131", "2nd of May"]
+    if stage.backend.is_sqlite:
+        values += [b"\x00\x01"]
+        stage.db.execute("INSERT INTO free_trials VALUES (20, NULL, 'active', CAST(x'ff41' AS TEXT))")
     for id, value in enumerate(values, 1):
         stage.put(id, value)
-    stage.db.execute("INSERT INTO free_trials VALUES (20, NULL, 'active', CAST(x'ff41' AS TEXT))")
+    count = len(values) + stage.backend.is_sqlite
     stage.put(30, stage.at(1))
     assert await stage.sweep() == 1
     [status] = await stage.app.sources.status()
-    assert (status.name, status.made, status.unreadable) == ("free_trials", 1, len(values) + 1)
+    assert (status.name, status.made, status.unreadable) == ("free_trials", 1, count)
     assert status.swept_at == START
     assert status.drift is not None
     assert "tomorrow" in str(status.drift) or "31/12/2026" in str(status.drift)
-    assert "7 rows can't be read" in caplog.text
+    assert f"{count} rows can't be read" in caplog.text
     stage.db.execute("DELETE FROM free_trials WHERE id < 30")
     await stage.sweep()
     [status] = await stage.app.sources.status()
@@ -395,7 +398,8 @@ async def test_a_dropped_table_is_reported_and_harms_nothing_else(
     stage.db.execute("ALTER TABLE free_trials RENAME TO paid_trials")
     sweeps = [stage.sweep(), *(stage.app.schedule(stage.task.call(9), delay=90) for _ in range(20))]
     await asyncio.gather(*sweeps)
-    assert "no table 'free_trials' in this database. There are: paid_trials." in caplog.text
+    assert "no table 'free_trials' in this database" in caplog.text
+    assert "There are: paid_trials." in caplog.text
     stage.db.execute("ALTER TABLE paid_trials RENAME TO free_trials")
     await stage.sweep()
     stage.clock.move(2)
@@ -415,7 +419,7 @@ async def test_what_was_handled_is_forgotten_only_once_its_row_has_gone_on(stage
         await stage.sweep()
         await stage.work()
     assert stage.ran == [1, 2]
-    assert stage.db.execute("SELECT row_key FROM oncue_source_row").fetchall() == [(1,)]
+    assert stage.db.keys("oncue_source_row") == [("free_trials", 1)]
 
 
 async def _claimed_and_skipped(stage: Stage) -> tuple[Service, Worker]:
@@ -487,6 +491,6 @@ async def test_a_row_that_changes_while_its_job_is_being_made_is_left_for_anothe
     stage.put(5, stage.at(0))
     assert await stage.app.sources.reconcile_changed() == 0
     assert await stage.jobs() == []
-    assert stage.db.execute("SELECT row_key FROM oncue_source_change").fetchall() == [(5,)]
+    assert stage.db.notes() == [("free_trials", 5)]
     await stage.work()
     assert stage.ran == ([5] if change.startswith("name") else [])

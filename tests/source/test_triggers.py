@@ -8,21 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from oncue import OnCue
 from oncue.errors import ConfigError
+from tests.databases import Backend
 from tests.source.stage import TRIALS, Stage
-
-
-def triggers(db: sqlite3.Connection) -> list[str]:
-    return [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger' ORDER BY name")]
-
-
-def notes(db: sqlite3.Connection) -> list[Any]:
-    return db.execute("SELECT source, row_key FROM oncue_source_change ORDER BY row_key").fetchall()
 
 
 async def test_changes_are_noted_and_handled_without_a_sweep(stage: Stage) -> None:
@@ -31,9 +23,9 @@ async def test_changes_are_noted_and_handled_without_a_sweep(stage: Stage) -> No
     stage.put(1, stage.at(5))
     stage.put(2, stage.at(5))
     stage.put(3, None)
-    assert notes(stage.db) == [("free_trials", 1), ("free_trials", 2)]
+    assert stage.db.notes() == [("free_trials", 1), ("free_trials", 2)]
     assert await stage.app.sources.reconcile_changed() == 2
-    assert notes(stage.db) == []
+    assert stage.db.notes() == []
     stage.put(1, stage.at(9))
     stage.put(2, stage.at(5), "ended")
     assert await stage.app.sources.reconcile_changed() == 1
@@ -45,14 +37,18 @@ async def test_changes_are_noted_and_handled_without_a_sweep(stage: Stage) -> No
     ]
 
 
-async def test_the_triggers_do_not_disturb_the_statement_that_fires_them(stage: Stage) -> None:
+async def test_the_triggers_do_not_disturb_the_statement_that_fires_them(sqlite: Backend) -> None:
+    """SQLite's OR clauses reach into triggers."""
+    stage = Stage(sqlite)
     stage.declare(trigger=True)
-    await stage.app.sources.install()
+    async with stage.app:
+        await stage.app.sources.install()
     for verb in ("INSERT OR FAIL", "INSERT OR REPLACE", "INSERT OR IGNORE", "REPLACE"):
         stage.db.execute(f"{verb} INTO free_trials (id, next_question_scheduled_for) VALUES (1, 'x')")
         stage.db.execute("UPDATE OR FAIL free_trials SET id = 9 WHERE id = 1")
         stage.db.execute("UPDATE OR ROLLBACK free_trials SET id = 1 WHERE id = 9")
-    assert notes(stage.db) == [("free_trials", 1), ("free_trials", 9)]
+    assert stage.db.notes() == [("free_trials", 1), ("free_trials", 9)]
+    stage.db.close()
 
 
 async def test_without_a_condition_only_the_due_column_and_the_id_are_watched(stage: Stage) -> None:
@@ -60,16 +56,15 @@ async def test_without_a_condition_only_the_due_column_and_the_id_are_watched(st
     stage.declare(trigger=True, where=None)
     await stage.app.sources.install()
     stage.db.execute("UPDATE free_trials SET name = 'Ann'")
-    assert notes(stage.db) == []
+    assert stage.db.notes() == []
     stage.db.execute("UPDATE free_trials SET next_question_scheduled_for = NULL")
-    assert notes(stage.db) == [("free_trials", 1)]
+    assert stage.db.notes() == [("free_trials", 1)]
 
 
-async def test_triggers_follow_the_declaration(tmp_path: Path) -> None:
-    path = tmp_path / "trial.db"
-    found: list[list[str]] = []
+async def test_triggers_follow_the_declaration(backend: Backend) -> None:
+    found: list[list[tuple[str, str]]] = []
     for options in ({"trigger": True}, {"trigger": True}, {"trigger": True, "where": None}, {}, None):
-        stage = Stage(path, schema=TRIALS if not found else "")
+        stage = Stage(backend, schema=TRIALS if not found else "")
         if options is not None:
             stage.declare(**options)
         else:
@@ -77,7 +72,7 @@ async def test_triggers_follow_the_declaration(tmp_path: Path) -> None:
         async with stage.app:
             await stage.app.sources.install()
             await stage.sweep()
-        found.append(triggers(stage.db))
+        found.append(stage.db.triggers())
         stage.db.close()
     first, again, changed, none, renamed = found
     assert len(first) == 3
@@ -85,17 +80,17 @@ async def test_triggers_follow_the_declaration(tmp_path: Path) -> None:
     assert len(changed) == 3
     assert changed != first
     assert none == []
-    assert [name.split(":")[1] for name in renamed] == ["renamed"] * 3
+    assert [source for _, source in renamed] == ["renamed"] * 3
 
 
-async def test_another_applications_triggers_in_the_same_file_stay(tmp_path: Path) -> None:
-    mine = Stage(tmp_path / "trial.db")
+async def test_another_applications_triggers_in_the_same_database_stay(backend: Backend) -> None:
+    mine = Stage(backend)
     mine.declare(trigger=True)
     async with mine.app:
         await mine.app.sources.install()
-        async with OnCue(f"sqlite:///{mine.path}", name="other") as other:
+        async with OnCue(backend.url, name="other") as other:
             await other.sources.install()
-    assert len(triggers(mine.db)) == 3
+    assert len(mine.db.triggers()) == 3
     mine.db.close()
 
 
@@ -106,7 +101,7 @@ async def test_a_renamed_table_takes_no_triggers_along_for_ever(stage: Stage) ->
     stage.db.execute(TRIALS)
     await stage.sweep()
     stage.db.execute("INSERT INTO old_trials (next_question_scheduled_for) VALUES ('2026-01-01')")
-    assert notes(stage.db) == []
+    assert stage.db.notes() == []
     stage.put(1, stage.at(0))
     await stage.work()
     assert stage.ran == [1]
@@ -118,7 +113,7 @@ async def test_changes_of_a_table_that_went_away_do_not_stay(stage: Stage, caplo
     stage.put(1, stage.at(0))
     stage.db.execute("DROP TABLE free_trials")
     await stage.work()
-    assert notes(stage.db) == []
+    assert stage.db.notes() == []
     assert "no table 'free_trials'" in caplog.text
 
 
