@@ -8,7 +8,7 @@ import logging
 import random
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -50,10 +50,6 @@ class Stats:
     reconnects: int = 0
     """How often it was tried to connect again."""
     polls: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 class _Dead(Exception):
@@ -138,6 +134,9 @@ class PostgresWake:
                 await self._session()
             except _Dead as error:
                 self._unproved(str(error), warn=True)
+            except asyncpg.TargetServerAttributeNotMatched:
+                why = f"{self._url.shown} takes no writes now, and a standby can't LISTEN."
+                self._unproved(why, warn=True)
             except Exception as error:
                 self._unproved(f"LISTEN on {self._url.shown} failed: {str(error) or type(error).__name__}.", warn=True)
             if self._proved:
