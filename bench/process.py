@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+TICKS = os.sysconf("SC_CLK_TCK")
+_POLL = 0.02
 
 
 class Program:
@@ -41,7 +43,7 @@ class Program:
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
-            fields = _stat_fields(int(entry.name))
+            fields = stat_fields(int(entry.name))
             if fields and int(fields[2]) == self._process.pid:
                 pids.append(int(entry.name))
         return pids
@@ -50,10 +52,10 @@ class Program:
         """User and system time of all its living processes."""
         total = 0
         for pid in self._pids():
-            fields = _stat_fields(pid)
+            fields = stat_fields(pid)
             if fields:
                 total += int(fields[11]) + int(fields[12])
-        return total / _TICKS
+        return total / TICKS
 
     def peak_memory_mb(self) -> float:
         """Peak resident memory (VmHWM), summed over its living processes."""
@@ -74,21 +76,37 @@ class Program:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
+    def terminate(self) -> None:
+        """SIGTERM for the main process."""
+        self._process.terminate()
+
     def stop(self, patience: float = 10.0) -> None:
         """SIGTERM for the main process, then SIGKILL for whatever of the group is left."""
         if self._process.poll() is None:
-            self._process.terminate()
+            self.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
         self.kill()
 
 
-def _stat_fields(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat after the name: [0] is the state, [2] the process group."""
+def stat_fields(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat after the name: [0] the state, [2] the process group, [11] to [14] ticks of CPU."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
         return []
+
+
+def wait_for(until: Callable[[], bool], programs: Sequence[Program], cap: float) -> bool:
+    """Whether ``until`` held within ``cap`` seconds; RuntimeError if a program ended meanwhile."""
+    end = time.monotonic() + cap
+    while not until():
+        for program in programs:
+            program.check()
+        if time.monotonic() > end:
+            return False
+        time.sleep(_POLL)
+    return True
 
 
 class Valkey:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from bench.peers import PEERS
+from bench.peers import SUITES
 from bench.targets import far_rows, target_rows
 
 Runs = Sequence[dict[str, Any]]
@@ -17,6 +17,7 @@ Runs = Sequence[dict[str, Any]]
 class Result:
     """All that one run found; ``figures`` by work, then by peer, one entry a run."""
 
+    suite: str
     machine: dict[str, str]
     seconds: float
     quick: bool
@@ -39,8 +40,11 @@ def markdown(result: Result) -> str:
     for work, section in _SECTIONS.items():
         if result.figures.get(work):
             parts.append(section(result))
-    parts += [_section("## With far jobs pending", ["figure", "without", "with", "ratio"], far_rows(result.figures))]
-    parts += [_section("## OnCue against its aims", ["aim", "bar", "found", "met"], target_rows(result.figures))]
+    if result.suite == "sqlite":
+        rows = far_rows(result.figures)
+        parts += [_section("## With far jobs pending", ["figure", "without", "with", "ratio"], rows)]
+    aims = target_rows(result.suite, result.figures)
+    parts += [_section("## OnCue against its aims", ["aim", "bar", "found", "met"], aims)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -78,6 +82,15 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float], *, less_is_better: bo
     return f"{_number(factor)} x"
 
 
+_COST = "CPU a job, us: worker / server"
+
+
+def _cost(runs: Runs) -> str:
+    worker, server = _values(runs, "worker_us"), _values(runs, "server_us")
+    text = [f"{median(values):,.0f}" if values else "-" for values in (worker, server)]
+    return " / ".join(text)
+
+
 def _head(result: Result) -> str:
     lines = ["# OnCue and its peers, in one run", ""]
     if result.quick:
@@ -101,7 +114,8 @@ def _head(result: Result) -> str:
 
 def _bounds(result: Result) -> str:
     rows = [[name, _spread(values)] for name, values in result.bounds.items()]
-    return "## What the machine can do (SQLite: WAL, synchronous=FULL)\n\n" + _table(["bound", "found"], rows)
+    store = "SQLite: WAL, synchronous=FULL" if result.suite == "sqlite" else "PostgreSQL by asyncpg"
+    return f"## What the machine can do ({store})\n\n" + _table(["bound", "found"], rows)
 
 
 def _lateness(result: Result) -> str:
@@ -111,8 +125,8 @@ def _lateness(result: Result) -> str:
     for label, runs in found.items():
         cells = [label, *(_spread(_values(runs, key)) for key in ("p50", "p99", "max"))]
         cells += [str(int(sum(_values(runs, key)))) for key in ("early", "missing", "doubled")]
-        rows.append([*cells, _ratio(ours, _values(runs, "p99"), less_is_better=True)])
-    head = ["who", "p50 ms", "p99 ms", "max ms", "early", "missing", "doubled", "its p99 / OnCue's"]
+        rows.append([*cells, _ratio(ours, _values(runs, "p99"), less_is_better=True), _cost(runs)])
+    head = ["who", "p50 ms", "p99 ms", "max ms", "early", "missing", "doubled", "its p99 / OnCue's", _COST]
     return f"## Lateness of {result.sizes['late_jobs']:,} jobs due over 2-10 s\n\n" + _table(head, rows)
 
 
@@ -130,7 +144,8 @@ def _drain(result: Result) -> str:
     found, jobs = result.figures["drain"], result.sizes["drain_jobs"]
     ours = _values(found.get("oncue", []), "per_s")
     rows = []
-    for label, runs in found.items():
+    for label, measured in found.items():
+        runs = _with_cost(result, label, measured)
         cells = [label, _spread(_values(runs, "per_s")), _spread(less_start_up(result.figures, label, jobs))]
         cells += [_spread(_values(result.figures.get("start", {}).get(label, []), "seconds"))]
         cells += [
@@ -139,7 +154,7 @@ def _drain(result: Result) -> str:
         ]
         kept = _values(runs, "completed")
         cells += [f"{int(kept[-1]):,}" if kept else "none", _ratio(ours, _values(runs, "per_s"), less_is_better=False)]
-        rows.append(cells)
+        rows.append([*cells, _cost(runs)])
     head = [
         "who",
         "jobs/s",
@@ -149,8 +164,30 @@ def _drain(result: Result) -> str:
         "missing / doubled",
         "history kept",
         "OnCue's rate / its",
+        _COST,
     ]
     return f"## Drain: {jobs:,} no-op jobs, due before the worker starts\n\n" + _table(head, rows)
+
+
+def _with_cost(result: Result, label: str, runs: Runs) -> Runs:
+    """The worker's CPU time less that of its start-up, a job."""
+    start = median(_values(result.figures.get("start", {}).get(label, []), "cpu_s") or [0.0])
+    return [run | {"worker_us": max(0.0, run["cpu_s"] - start) / result.sizes["drain_jobs"] * 1e6} for run in runs]
+
+
+def _together(result: Result) -> str:
+    rows = []
+    fleet = str(result.sizes["fleet"])
+    for label, runs in result.figures["together"].items():
+        one, many = ([run[key] for run in runs] for key in ("1", fleet))
+        rates = [_values(some, "per_s") for some in (one, many)]
+        wrong = [str(int(sum(_values(one + many, key)))) for key in ("missing", "doubled")]
+        ratio = _ratio(rates[1], rates[0], less_is_better=False)
+        rows.append([label, *map(_spread, rates), ratio, " / ".join(wrong), _cost(one), _cost(many)])
+    head = ["who", "one process, jobs/s", f"{fleet} processes, jobs/s", f"{fleet} / one", "missing / doubled"]
+    head += [f"one: {_COST}", f"{fleet}: {_COST}"]
+    title = f"## Together: {result.sizes['drain_jobs']:,} no-op jobs that come due at one moment, workers waiting"
+    return f"{title}\n\n" + _table(head, rows)
 
 
 def _enqueue(result: Result) -> str:
@@ -159,24 +196,36 @@ def _enqueue(result: Result) -> str:
     rows = []
     for label, runs in found.items():
         single, bulk = _values(runs, "single_per_s"), _values(runs, "bulk_per_s")
-        how = PEERS[label.split(" ")[0]].singles
+        how = SUITES[result.suite][label.split(" ")[0]].singles
         ratios = [
             _ratio(ours["single_per_s"], single, less_is_better=False),
             _ratio(ours["bulk_per_s"], bulk, less_is_better=False),
         ]
-        rows.append([label, _spread(single), how, _spread(bulk) if bulk else "no such call", *ratios])
+        cost = [_values(runs, key) for key in ("single_server_us", "bulk_server_us")]
+        server = " / ".join(f"{median(values):,.0f}" if values else "-" for values in cost)
+        rows.append([label, _spread(single), how, _spread(bulk) if bulk else "no such call", *ratios, server])
     head = ["who", "single calls/s", "how", "bulk jobs/s", "single: OnCue's / its", "bulk: OnCue's / its"]
-    title = f"## Enqueue: jobs due in an hour; 1,000 single calls a round, and {result.sizes['bulk_jobs']:,} in bulk"
+    head += ["server's CPU a job, us: single / bulk"]
+    singles, bulks = result.sizes["single_jobs"], result.sizes["bulk_jobs"]
+    title = f"## Enqueue: jobs due in an hour; {singles:,} single calls a round, and {bulks:,} in bulk"
     return f"{title}\n\n" + _table(head, rows)
 
 
 def _crash(result: Result) -> str:
+    return _crashes(result, "crash", "restart at once")
+
+
+def _elsewhere(result: Result) -> str:
+    return _crashes(result, "elsewhere", "at once a new worker on another host")
+
+
+def _crashes(result: Result, work: str, what: str) -> str:
     rows = []
-    for label, runs in result.figures["crash"].items():
+    for label, runs in result.figures[work].items():
         rows.append([label, str(runs[0]["running"]), outcome(runs), str(runs[0].get("left", "-"))])
     jobs, cap = result.sizes["crash_jobs"], result.sizes["crash_cap_s"]
-    head = ["who", "running when killed", "from the restart until all have completed", "still in the store"]
-    return f"## Crash: {jobs} running jobs of 1 s, SIGKILL, restart at once (cap {cap:.0f} s)\n\n" + _table(head, rows)
+    head = ["who", "running when killed", "from its start until all have completed", "still in the store"]
+    return f"## Crash: {jobs} running jobs of 1 s, SIGKILL, {what} (cap {cap:.0f} s)\n\n" + _table(head, rows)
 
 
 def outcome(runs: Runs) -> str:
@@ -199,13 +248,22 @@ def _idle(result: Result) -> str:
             [
                 label,
                 f"{run['cpu_s']:.2f}",
+                "-" if run["server_cpu_s"] is None else f"{run['server_cpu_s']:.2f}",
                 str(run["statements"]),
                 top or "-",
                 _number(run["memory_mb"]),
                 run["durability"],
             ]
         )
-    head = ["who", "CPU s", "statements or commands", "the most frequent", "peak MB", "durability seen"]
+    head = [
+        "who",
+        "CPU s",
+        "server's CPU s",
+        "statements or commands",
+        "the most frequent",
+        "peak MB",
+        "durability seen",
+    ]
     return f"## Idle for {result.sizes['idle_s']:.0f} s with 100 far jobs, all at the same time\n\n" + _table(
         head, rows
     )
@@ -214,7 +272,9 @@ def _idle(result: Result) -> str:
 _SECTIONS: dict[str, Callable[[Result], str]] = {
     "lateness": _lateness,
     "drain": _drain,
+    "together": _together,
     "enqueue": _enqueue,
     "crash": _crash,
+    "elsewhere": _elsewhere,
     "idle": _idle,
 }

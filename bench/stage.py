@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bench import tools
 from bench.peers import Spec
-from bench.process import Program, Valkey
+from bench.postgres import Postgres
+from bench.process import Program, Valkey, wait_for
+from bench.records import Reader
 
 _FAR_DELAY_S = 30 * 86_400
+_EARLIER = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +31,26 @@ class Sizes:
     late_jobs: int = 1000
     drain_jobs: int = 20_000
     bulk_jobs: int = 20_000
+    single_jobs: int = 1000
     enqueue_rounds: int = 10
     idle_s: float = 180.0
     settle_s: float = 8.0
     crash_jobs: int = 100
     crash_cap_s: float = 30.0
+    fleet: int = 8
+    fleet_delay_s: float = 25.0  # the slowest peer needs 15 s to enqueue, and eight processes some to start
 
 
-QUICK = Sizes(runs=1, drain_jobs=5_000, enqueue_rounds=5, idle_s=60.0)
+SIZES = {"sqlite": Sizes(), "postgres": Sizes(single_jobs=2000, enqueue_rounds=5, crash_cap_s=60.0)}
+
+
+def quick(sizes: Sizes) -> Sizes:
+    """A look only: one run, fewer jobs, a short idle."""
+    return replace(sizes, runs=1, drain_jobs=5_000, bulk_jobs=5_000, enqueue_rounds=3, idle_s=60.0, fleet_delay_s=12.0)
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"\W+", "-", label)
 
 
 class Bench:
@@ -44,13 +60,11 @@ class Bench:
         self.spec = spec
         self.far = far
         self.label = f"{spec.name} + {far:,} far" if far else spec.name
-        self.directory = work_folder / (f"{spec.name}-far" if far else spec.name)
+        self.directory = work_folder / _slug(self.label)
         self._template = work_folder / f"{spec.name}-template"
-        self.far_seconds: float | None = None
         self._interpreter = self._find_interpreter()
         self._server: Valkey | None = None
-        shutil.rmtree(self._template, ignore_errors=True)
-        if spec.redis:
+        if spec.store == "redis":
             self._server = Valkey(tools.valkey_server(), work_folder / f"{spec.name}-valkey")
 
     def _find_interpreter(self) -> str:
@@ -85,7 +99,7 @@ class Bench:
         return json.loads(done.stdout.strip().splitlines()[-1])
 
     def fresh(self) -> None:
-        """An empty folder and server, with the far jobs if there are any."""
+        """An empty folder and store, with the far jobs if there are any."""
         shutil.rmtree(self.directory, ignore_errors=True)
         if self._server:
             self._server.command("FLUSHALL")
@@ -100,13 +114,19 @@ class Bench:
     def _make_template(self) -> None:
         self.directory.mkdir(parents=True)
         self.ask("prepare")
-        start = time.monotonic()
         self.ask("enqueue_many", count=self.far, delay=_FAR_DELAY_S, kind="noop")
-        self.far_seconds = time.monotonic() - start
         self.directory.rename(self._template)
 
+    def settle(self) -> None:
+        """The last thing before the measured worker starts, with all its jobs stored."""
+
     def start_worker(
-        self, *, concurrency: int | None = None, inside: str | None = None, trace: Path | None = None
+        self,
+        *,
+        concurrency: int | None = None,
+        inside: str | None = None,
+        trace: Path | None = None,
+        elsewhere: bool = False,
     ) -> Program:
         """Start one worker process, with default settings where nothing else is said."""
         more = {
@@ -115,7 +135,36 @@ class Bench:
             "BENCH_TRACE": str(trace) if trace else None,
         }
         command = self._ask("worker_command", {}, more)
+        if elsewhere:
+            command, more = self._elsewhere(command, more)
         return Program(command, self._environment(**more), self.directory / "worker.log", tools.ROOT)
+
+    def _elsewhere(self, command: list[str], more: dict[str, str | None]) -> tuple[list[str], dict[str, str | None]]:
+        """What another machine is to a worker: another host name, and other folders for what processes leave."""
+        folder = self.directory / "elsewhere"
+        folder.mkdir(exist_ok=True)
+        places = ("TMPDIR", "HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")
+        own_name = ["unshare", "--uts"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--uts"]
+        script = 'hostname bench-elsewhere && exec "$@"'
+        return [*own_name, "sh", "-c", script, "sh", *command], more | dict.fromkeys(places, str(folder))
+
+    def start_counting(self) -> Path:
+        """Have the statements of the worker that starts next counted; the file that SQLite's drivers write them to."""
+        return self.directory / "trace.sql"
+
+    def statements(self) -> list[tuple[float, str]]:
+        """When, in seconds since the epoch, and what was asked of the store since then."""
+        trace = self.directory / "trace.sql"
+        lines = [line.partition("\t") for line in trace.read_text().splitlines()] if trace.exists() else []
+        return [(float(at), statement) for at, _, statement in lines]
+
+    def server_cpu(self) -> float | None:
+        """Seconds of CPU that the whole server has used, where they are counted."""
+        return None
+
+    def sessions_cpu(self) -> float | None:
+        """Seconds of CPU that the server's present sessions with this peer have used, where they are counted."""
+        return None
 
     def calls(self) -> dict[str, int]:
         """The server's count of commands, by name; empty without a server."""
@@ -127,3 +176,84 @@ class Bench:
             self._server.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
         shutil.rmtree(self._template, ignore_errors=True)
+
+
+class PostgresBench(Bench):
+    """A peer with a new database for each measurement; the statistics of far jobs are fresh, or stale."""
+
+    def __init__(
+        self, spec: Spec, work_folder: Path, postgres: Postgres, far: int = 0, statistics: str = "fresh"
+    ) -> None:
+        super().__init__(spec, work_folder, far)
+        self._postgres = postgres
+        self._statistics = statistics
+        if far:
+            self.label += f", {statistics} statistics"
+        self.directory = work_folder / _slug(self.label)
+        self._database = self.directory.name
+        self._template_name = f"{spec.name}-{far}"
+
+    def _environment(self, **more: str | None) -> dict[str, str]:
+        return super()._environment(**more) | {"BENCH_DSN": self._postgres.dsn(self._database)}
+
+    def fresh(self) -> None:
+        """An empty folder, and a copy of the prepared database."""
+        self._empty()
+        if not self._postgres.exists(self._template_name):
+            self._postgres.create(self._database)
+            self._prepare()
+            self._postgres.rename(self._database, self._template_name)
+            self._empty()
+        self._postgres.create(self._database, self._template_name)
+
+    def _empty(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+
+    def _prepare(self) -> None:
+        """With far jobs: the statistics are of a time when a thousand jobs were due, done before the far ones came."""
+        self.ask("prepare")
+        if not self.far:
+            return
+        self._postgres.autovacuum(on=False)
+        try:
+            self.ask("enqueue_many", count=_EARLIER, delay=0, kind="noop")
+            self._postgres.analyze(self._database)
+            worker = self.start_worker()
+            try:
+                if not wait_for(lambda: len(Reader(self.directory).read()) >= _EARLIER, [worker], 60.0):
+                    raise RuntimeError(f"{self.label}: the worker did not run {_EARLIER} jobs within 60 s")
+                time.sleep(1)  # the last acks
+            finally:
+                worker.stop()
+            self.ask("enqueue_many", count=self.far, delay=_FAR_DELAY_S, kind="noop")
+        finally:
+            self._postgres.autovacuum(on=True)
+
+    def settle(self) -> None:
+        """With far jobs and fresh statistics: take them now."""
+        if self.far and self._statistics == "fresh":
+            self._postgres.analyze(self._database)
+
+    def start_counting(self) -> Path:
+        """Have the server log what the worker that starts next asks of it."""
+        self._postgres.log_statements(self._database)
+        return super().start_counting()
+
+    def statements(self) -> list[tuple[float, str]]:
+        """From the server's log."""
+        return self._postgres.statements(self._database)
+
+    def server_cpu(self) -> float | None:
+        """All processes of the server, whoever they worked for."""
+        return self._postgres.cpu_seconds()
+
+    def sessions_cpu(self) -> float | None:
+        """The sessions with this peer's database only."""
+        return self._postgres.sessions_cpu_seconds(self._database)
+
+    def close(self) -> None:
+        """Remove the databases and the folder."""
+        super().close()
+        self._postgres.drop(self._database)
+        self._postgres.drop(self._template_name)

@@ -23,15 +23,30 @@ class Missing(Exception):
 def peers_python() -> str:
     """The interpreter of the peers' venv, made on first use and whenever the pins change."""
     python = PEERS_VENV / "bin" / "python"
-    stamp, wanted = PEERS_VENV / "installed.txt", (BENCH / "requirements.txt").read_text()
+    stamp, wanted = (
+        PEERS_VENV / "installed.txt",
+        (BENCH / "requirements.txt").read_text() + (BENCH / "oban.txt").read_text(),
+    )
     if not stamp.exists() or stamp.read_text() != wanted:
         print("bench: installing the Python peers into bench/.venv-peers ...", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(PEERS_VENV)], check=True)
         install = [str(python), "-m", "pip", "install", "-q", "-r", str(BENCH / "requirements.txt")]
         if subprocess.run(install, stdout=sys.stderr).returncode != 0:
             raise Missing("the Python peers could not be installed (see above)")
+        _install_oban(str(python))
         stamp.write_text(wanted)
     return str(python)
+
+
+def _install_oban(python: str) -> None:
+    """Oban wants Python 3.12 for a single line, a generic type alias: on 3.11 that line is put the older way."""
+    install = [python, "-m", "pip", "install", "-q", "--ignore-requires-python", "-r", str(BENCH / "oban.txt")]
+    if subprocess.run(install, stdout=sys.stderr).returncode != 0:
+        raise Missing("Oban could not be installed (see above)")
+    if sys.version_info < (3, 12):
+        job = next(PEERS_VENV.glob("lib/python*/site-packages/oban/job.py"))
+        text = job.read_text().replace("import Any\n", "import Any, TypeVar\n", 1)
+        job.write_text(text.replace("type Result[T] = ", 'T = TypeVar("T")\nResult = ', 1))
 
 
 def node() -> str:
@@ -39,10 +54,12 @@ def node() -> str:
     found, npm = shutil.which("node"), shutil.which("npm")
     if found is None or npm is None:
         raise Missing("NOT MEASURED: no Node.js or npm on this machine")
-    if not (NODE_MODULES / "bullmq").exists():
+    stamp, wanted = NODE_MODULES / "installed.json", (BENCH / "node" / "package.json").read_text()
+    if not stamp.exists() or stamp.read_text() != wanted:
         print("bench: npm install in bench/node ...", file=sys.stderr)
         if subprocess.run([npm, "install", "--no-audit"], cwd=BENCH / "node", stdout=sys.stderr).returncode != 0:
             raise Missing("NOT MEASURED: npm install in bench/node failed (see above)")
+        stamp.write_text(wanted)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The five pieces of work, the same for every peer. Each takes a Bench and returns plain figures."""
+"""The pieces of work, the same for every peer. Each takes a Bench and returns plain figures."""
 
 from __future__ import annotations
 
@@ -7,35 +7,30 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.process import Program
+from bench.process import Program, wait_for
 from bench.records import SLEEP_DONE, SLEEP_STARTED, Reader, Record
 from bench.stage import Bench, Sizes
 
 Figures = dict[str, Any]
-_POLL = 0.02
 _READY_CAP = 60.0
 _NUMBER = re.compile(r"\b\d+(\.\d+)?\b")  # the trace shows bound values: one kind of statement, one line
 
 
-def _wait(bench: Bench, worker: Program, until: Callable[[Sequence[Record]], bool], cap: float) -> list[Record]:
+def _wait(
+    bench: Bench, workers: Sequence[Program], until: Callable[[Sequence[Record]], bool], cap: float
+) -> list[Record]:
     """All records, once ``until`` holds for them, or when ``cap`` seconds are over."""
     reader = Reader(bench.directory)
-    end = time.monotonic() + cap
-    while time.monotonic() < end:
-        if until(reader.read()):
-            break
-        worker.check()
-        time.sleep(_POLL)
+    wait_for(lambda: until(reader.read()), workers, cap)
     return Reader(bench.directory).read()
 
 
 def _started(bench: Bench, worker: Program) -> float:
     """When the first job ran, of a worker that has one waiting."""
-    records = _wait(bench, worker, lambda found: len(found) > 0, _READY_CAP)
+    records = _wait(bench, [worker], lambda found: len(found) > 0, _READY_CAP)
     if not records:
         raise RuntimeError(f"{bench.spec.name}: the worker ran nothing within {_READY_CAP:.0f} s")
     return records[0].at
@@ -43,6 +38,24 @@ def _started(bench: Bench, worker: Program) -> float:
 
 def _percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
+
+
+class _Used:
+    """CPU that workers and the server use from now on, in microseconds a job."""
+
+    def __init__(self, bench: Bench, workers: Sequence[Program] = ()) -> None:
+        self._bench, self._workers = bench, workers
+        self._before = self._worker(), bench.server_cpu()
+
+    def _worker(self) -> float:
+        return sum(worker.cpu_seconds() for worker in self._workers)
+
+    def per_job(self, jobs: int) -> Figures:
+        server = self._bench.server_cpu()
+        return {
+            "worker_us": (self._worker() - self._before[0]) / jobs * 1e6,
+            "server_us": None if server is None else (server - (self._before[1] or 0.0)) / jobs * 1e6,
+        }
 
 
 def lateness(bench: Bench, sizes: Sizes) -> Figures:
@@ -58,10 +71,12 @@ def lateness(bench: Bench, sizes: Sizes) -> Figures:
         enqueue_s = None
         if markers:
             _started(bench, worker)
+        used = _Used(bench, [worker])
         if not bench.spec.inside:
             enqueue_s = bench.ask("enqueue_at", **spread)
         wanted = sizes.late_jobs + markers
-        records = _wait(bench, worker, lambda found: len(found) >= wanted, 30.0)[markers:]
+        records = _wait(bench, [worker], lambda found: len(found) >= wanted, 30.0)[markers:]
+        cost = used.per_job(sizes.late_jobs)
         memory = worker.peak_memory_mb()
     finally:
         worker.stop()
@@ -75,6 +90,7 @@ def lateness(bench: Bench, sizes: Sizes) -> Figures:
         "doubled": len(records) - len({record.index for record in records}),
         "enqueue_s": enqueue_s,
         "memory_mb": memory,
+        **cost,
     }
 
 
@@ -82,9 +98,11 @@ def start_up(bench: Bench, _sizes: Sizes) -> Figures:
     """From starting the worker's process to its first job running, seconds."""
     bench.fresh()
     bench.ask("enqueue_many", count=1, delay=0, kind="noop")
+    bench.settle()
     worker = bench.start_worker()
     try:
-        return {"seconds": _started(bench, worker) - worker.started_at, "memory_mb": worker.peak_memory_mb()}
+        seconds = _started(bench, worker) - worker.started_at
+        return {"seconds": seconds, "cpu_s": worker.cpu_seconds(), "memory_mb": worker.peak_memory_mb()}
     finally:
         worker.stop()
 
@@ -93,11 +111,14 @@ def drain(bench: Bench, sizes: Sizes) -> Figures:
     """No-op jobs, due before the worker starts. ``seconds`` from its start to the last handler's end."""
     bench.fresh()
     bench.ask("enqueue_many", count=sizes.drain_jobs, delay=0, kind="noop")
+    bench.settle()
+    used = _Used(bench)
     worker = bench.start_worker()
     try:
-        records = _wait(bench, worker, lambda found: len(found) >= sizes.drain_jobs, 300.0)
+        records = _wait(bench, [worker], lambda found: len(found) >= sizes.drain_jobs, 300.0)
         time.sleep(0.5)  # the last acks
         memory = worker.peak_memory_mb()
+        cost = used.per_job(sizes.drain_jobs) | {"cpu_s": worker.cpu_seconds()}
     finally:
         worker.stop()
     first, last = min(r.at for r in records), max(r.at for r in records)
@@ -107,19 +128,62 @@ def drain(bench: Bench, sizes: Sizes) -> Figures:
         "missing": sizes.drain_jobs - len({record.index for record in records}),
         "doubled": len(records) - len({record.index for record in records}),
         "memory_mb": memory,
+        **cost,
         **bench.ask("results"),
     }
 
 
-def enqueue(bench: Bench, sizes: Sizes) -> Figures:
-    """Jobs due in an hour, no worker: single calls, 1,000 a round, and one bulk call."""
+def together(bench: Bench, sizes: Sizes) -> Figures:
+    """No-op jobs that come due at one moment, while one worker process waits for them, and while eight do."""
+    return {str(processes): _together(bench, sizes, processes) for processes in (1, sizes.fleet)}
+
+
+def _together(bench: Bench, sizes: Sizes, processes: int) -> Figures:
+    jobs = sizes.drain_jobs
     bench.fresh()
-    rounds = bench.ask("enqueue_single", count=1000, rounds=sizes.enqueue_rounds, delay=3600)
+    due = time.time() + sizes.fleet_delay_s
+    bench.ask("enqueue_many", count=jobs, due=due, kind="noop")
+    workers = [bench.start_worker() for _ in range(processes)]
+    try:
+        wait = due - time.time()
+        if wait < 1:
+            raise RuntimeError(f"{bench.label}: its jobs came due before its {processes} workers ran")
+        time.sleep(wait - 0.5)
+        used = _Used(bench, workers)
+        records = _wait(bench, workers, lambda found: len(found) >= jobs, 300.0)
+        last = max(record.at for record in records)
+        time.sleep(0.5)  # the last acks
+        cost = used.per_job(jobs)
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.stop()
+    return {
+        "per_s": len(records) / (last - min(record.at for record in records)),
+        "since_due_per_s": len(records) / (last - due),
+        "missing": jobs - len({record.index for record in records}),
+        "doubled": len(records) - len({record.index for record in records}),
+        **cost,
+    }
+
+
+def enqueue(bench: Bench, sizes: Sizes) -> Figures:
+    """Jobs due in an hour, no worker: single calls by the round, and one bulk call."""
+    bench.fresh()
+    jobs = sizes.single_jobs
+    used = _Used(bench)
+    rounds = bench.ask("enqueue_single", count=jobs, rounds=sizes.enqueue_rounds, delay=3600)
+    single_us = used.per_job(jobs * sizes.enqueue_rounds)["server_us"]
+    bench.fresh()
+    used = _Used(bench)
     bulk = bench.ask("enqueue_many", count=sizes.bulk_jobs, delay=3600, kind="noop") if bench.spec.bulk else None
     return {
-        "single_per_s": 1000 / median(rounds),
-        "single_rounds": [1000 / seconds for seconds in rounds],
+        "single_per_s": jobs / median(rounds),
+        "single_rounds": [jobs / seconds for seconds in rounds],
+        "single_server_us": single_us,
         "bulk_per_s": sizes.bulk_jobs / bulk["seconds"] if bulk else None,
+        "bulk_server_us": used.per_job(sizes.bulk_jobs)["server_us"] if bulk else None,
     }
 
 
@@ -127,26 +191,27 @@ def idle(bench: Bench, sizes: Sizes) -> Figures:
     """100 jobs a day ahead: CPU seconds of the worker's processes, and what they asked of the store."""
     bench.fresh()
     bench.ask("enqueue_many", count=100, delay=86_400, kind="noop")
-    trace = bench.directory / "trace.sql"
-    worker = bench.start_worker(trace=trace)
+    worker = bench.start_worker(trace=bench.start_counting())
     try:
         time.sleep(sizes.settle_s)
         worker.check()
-        cpu, calls, begin = worker.cpu_seconds(), bench.calls(), time.time()
+        cpu, sessions, calls, begin = worker.cpu_seconds(), bench.sessions_cpu(), bench.calls(), time.time()
         time.sleep(sizes.idle_s)
         worker.check()
         cpu, calls_after, end = worker.cpu_seconds() - cpu, bench.calls(), time.time()
+        server_cpu = None if sessions is None else (bench.sessions_cpu() or 0.0) - sessions
         memory = worker.peak_memory_mb()
     finally:
         worker.stop()
-    durability = "appendfsync everysec" if bench.spec.redis else _synchronous(trace)
-    if bench.spec.redis:
+    durability = _durability(bench)
+    if bench.spec.store == "redis":
         counts = {name: n - calls.get(name, 0) for name, n in calls_after.items() if n > calls.get(name, 0)}
     else:
-        counts = _statements(trace, begin, end)
+        counts = _counts(bench, begin, end)
     top = dict(sorted(counts.items(), key=lambda item: -item[1])[:20])
     return {
         "cpu_s": cpu,
+        "server_cpu_s": server_cpu,
         "seconds": end - begin,
         "statements": sum(counts.values()),
         "top": top,
@@ -155,39 +220,50 @@ def idle(bench: Bench, sizes: Sizes) -> Figures:
     }
 
 
-def _synchronous(trace: Path) -> str:
-    """The mode that the worker's connections set, as SQLite saw it."""
-    text = trace.read_text() if trace.exists() else ""
-    modes = sorted(set(re.findall(r"(?i)pragma synchronous\s*=\s*(\w+)", text)))
-    return f"synchronous={', '.join(modes)}" if modes else "synchronous not set (SQLite's default is FULL)"
+def _durability(bench: Bench) -> str:
+    """What the worker's connections set, as the store saw it."""
+    if bench.spec.store == "redis":
+        return "appendfsync everysec"
+    text = "\n".join(statement for _, statement in bench.statements())
+    name = "synchronous_commit" if bench.spec.store == "postgres" else "synchronous"
+    modes = sorted(set(re.findall(rf"(?i)(?:pragma|set\s+(?:local|session)?)\s*{name}\s*(?:=|to)\s*(\w+)", text)))
+    return f"{name}={', '.join(modes)}" if modes else f"{name} not set (the store's default: on)"
 
 
-def _statements(trace: Path, begin: float, end: float) -> dict[str, int]:
+def _counts(bench: Bench, begin: float, end: float) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for line in trace.read_text().splitlines() if trace.exists() else []:
-        at, _, statement = line.partition("\t")
-        if begin <= float(at) <= end:
-            kind = _NUMBER.sub("?", statement)[:120]
+    for at, statement in bench.statements():
+        if begin <= at <= end:
+            kind = _NUMBER.sub("?", " ".join(statement.split()))[:120]
             counts[kind] = counts.get(kind, 0) + 1
     return counts
 
 
 def crash(bench: Bench, sizes: Sizes) -> Figures:
     """100 running jobs of 1 s, SIGKILL, a new worker at once: seconds until all have completed."""
+    return _crash(bench, sizes, elsewhere=False)
+
+
+def elsewhere(bench: Bench, sizes: Sizes) -> Figures:
+    """The same, with the new worker on what is to it another machine."""
+    return _crash(bench, sizes, elsewhere=True)
+
+
+def _crash(bench: Bench, sizes: Sizes, *, elsewhere: bool) -> Figures:
     jobs = sizes.crash_jobs
     bench.fresh()
     bench.ask("enqueue_many", count=jobs, delay=0, kind="sleep")
     worker = bench.start_worker(concurrency=jobs)
     try:
-        records = _wait(bench, worker, lambda found: len(_running(found)) >= jobs or _any_done(found), _READY_CAP)
+        records = _wait(bench, [worker], lambda found: len(_running(found)) >= jobs or _any_done(found), _READY_CAP)
     finally:
         worker.kill()
     records = Reader(bench.directory).read()
     before = _done(records)
     running = len(_running(records) - before)
-    worker = bench.start_worker(concurrency=jobs)
+    worker = bench.start_worker(concurrency=jobs, elsewhere=elsewhere)
     try:
-        records = _wait(bench, worker, lambda found: len(_done(found)) >= jobs, sizes.crash_cap_s)
+        records = _wait(bench, [worker], lambda found: len(_done(found)) >= jobs, sizes.crash_cap_s)
         time.sleep(0.5)  # the last acks
     finally:
         worker.stop()
@@ -220,6 +296,8 @@ WORK: dict[str, Callable[[Bench, Sizes], Figures]] = {
     "start": start_up,
     "drain": drain,
     "enqueue": enqueue,
+    "together": together,
     "crash": crash,
+    "elsewhere": elsewhere,
     "idle": idle,
 }

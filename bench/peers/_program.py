@@ -6,19 +6,22 @@ one JSON object as argument, one JSON value printed as the last line.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from sqlite3 import dbapi2
 from typing import Any, Protocol
 
 WORK = Path(os.environ.get("BENCH_DIR", "."))
 REDIS_URL = os.environ.get("BENCH_REDIS_URL", "")
+DSN = os.environ.get("BENCH_DSN", "")
+CALLERS = 50  # of single calls, on PostgreSQL
 CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "0"))  # 0: the peer's default
 
 
@@ -68,6 +71,22 @@ def trace_sqlite() -> None:
     dbapi2.connect = connect  # type: ignore[assignment]
 
 
+def due_times(count: int, due: float) -> list[float]:
+    """When each of many jobs is due: all at once, but a million far ones a millisecond apart."""
+    return [due + index / 1000 if count > 100_000 else due for index in range(count)]
+
+
+async def by_callers(calls: Sequence[Callable[[], Awaitable[Any]]]) -> None:
+    """Make the calls, CALLERS at a time: each caller makes its next one when it has the answer to the last."""
+    waiting = iter(calls)
+
+    async def caller() -> None:
+        for call in waiting:
+            await call()
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+
+
 def _timed(action: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     value = action()
@@ -92,7 +111,7 @@ def run(peer: Peer) -> None:
         for _ in range(options["rounds"]):
             answer.append(_timed(lambda: peer.enqueue_at([far] * options["count"]))[0])
     elif operation == "enqueue_many":
-        due = time.time() + options["delay"]
+        due = options["due"] if "due" in options else time.time() + options["delay"]
         answer = {"seconds": _timed(lambda: peer.enqueue_many(options["count"], due, options["kind"]))[0]}
     elif operation == "worker_command":
         answer = peer.worker_command()
