@@ -11,8 +11,9 @@ from typing import Any
 from oncue.job import Completed, Inserted
 from oncue.runner import Runner
 from oncue.store import sqlite as store
-from oncue.store.sqlite import SqliteStore, claim, manage, schedules, schema
+from oncue.store.sqlite import SqliteStore, schema
 from oncue.store.sqlite.connection import ConnectionThread
+from oncue.store.steps import Steps, claim, manage, schedules
 from tests.crash.ledger import Ledger
 
 When = Callable[..., bool]
@@ -43,13 +44,13 @@ class Faults:
             os.kill(os.getpid(), self._signal)
 
     def _install(self) -> None:
-        self._after(store, "insert_jobs", "inserted, not committed")
+        self._after_steps(store, "insert_jobs", "inserted, not committed")
         self._after(ConnectionThread, "_transaction", "committed, not promised", _has_inserted)
-        self._after(claim, "claim", "claim not committed", lambda found, *_: bool(found.jobs))
+        self._after_steps(claim, "claim", "claim not committed", lambda found, *_: bool(found.jobs))
         self._after(Runner, "settle", "handled", lambda _, self, run, outcome: isinstance(outcome, Completed))
-        self._after(claim, "write_acks", "ack not committed")
-        self._after(manage, "rescue", "rescue not committed", lambda taken, *_: bool(taken))
-        self._after(schedules, "advance_schedule", "fire not committed", lambda fired, *_: bool(fired))
+        self._after_steps(claim, "write_acks", "ack not committed")
+        self._after_steps(manage, "rescue", "rescue not committed", lambda taken, *_: bool(taken))
+        self._after_steps(schedules, "advance_schedule", "fire not committed", lambda fired, *_: bool(fired))
         self._after_async("claim", "claimed", lambda found, *_: bool(found.jobs))
         self._after_async("claim", "acked", lambda found, self, request: bool(request.acks))
         self._after_async("rescue", "rescued", lambda taken, *_: bool(taken))
@@ -64,6 +65,17 @@ class Faults:
 
         def wrapped(*args: Any, **named: Any) -> Any:
             result = original(*args, **named)
+            if when(result, *args):
+                self.reach(point)
+            return result
+
+        setattr(owner, name, wrapped)
+
+    def _after_steps(self, owner: Any, name: str, point: str, when: When = _always) -> None:
+        original = getattr(owner, name)
+
+        def wrapped(*args: Any, **named: Any) -> Steps[Any]:
+            result = yield from original(*args, **named)
             if when(result, *args):
                 self.reach(point)
             return result
