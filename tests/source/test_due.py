@@ -80,7 +80,8 @@ def _written(moment: int) -> list[Any]:
     east, west = (there.astimezone(timezone(timedelta(hours=hours))) for hours in (14, -12))
     texts = [there.isoformat(), there.replace(tzinfo=None).isoformat(" "), east.isoformat(), west.isoformat()]
     compact = there.strftime("%Y%m%dT%H%M%S.%fZ")
-    return [*texts, compact, moment / SECOND, moment // 1000, moment]
+    weeks = there.strftime("%G-W%V-%uT%H:%M:%S.%fZ")
+    return [*texts, compact, weeks, weeks.replace("-", ""), moment / SECOND, moment // 1000, moment]
 
 
 NEAR = st.integers(-400 * 86_400 * SECOND, 400 * 86_400 * SECOND)

@@ -98,6 +98,8 @@ def near(column: str, format: DueFormat, horizon: int) -> Iterator[tuple[str, di
         f"{column} >= '' AND {column} < :oncue_until AND coalesce(julianday({column}) <= :oncue_julian, 1)",
         text,
     )
-    # Written otherwise than 2026-01-31 (20260131T..., 2026-W05-6), times of this year sort behind those of any month.
-    yield f"{column} >= :oncue_low AND {column} < :oncue_n", {"oncue_low": f"{day.year}-:", "oncue_n": f"{day.year}:"}
+    # Written otherwise than 2026-01-31 (20260131T..., 2026W056), times of this year sort behind those of any month.
+    # The first days of 2026's weeks are of 2025.
+    for year in sorted({day.year, day.isocalendar().year}):
+        yield f"{column} >= :oncue_low AND {column} < :oncue_n", {"oncue_low": f"{year}-:", "oncue_n": f"{year}X"}
     yield f"{column} >= '2:'", {}

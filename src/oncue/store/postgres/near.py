@@ -72,7 +72,8 @@ def _near_text(column: str, until: datetime, first: int) -> Iterator[tuple[str, 
         (day.date().isoformat(), _UTC_TEXT, (until + timedelta(seconds=1)).replace(tzinfo=None).isoformat()),
     )
     # Written otherwise than 2026-01-31, times of this year may sort behind those of any month: 20260131, 2026-W05-6.
-    year = f"{day.year:04}"
-    for low, high in ((f"{year}0", f"{year}2"), (f"{year}-W", f"{year}-X"), (f"{year}W", f"{year}X")):
+    # The first days of 2026's weeks are of 2025.
+    year, weeks = f"{day.year:04}", f"{day.isocalendar().year:04}"
+    for low, high in ((f"{year}0", f"{year}2"), (f"{weeks}-W", f"{weeks}-X"), (f"{weeks}W", f"{weeks}X")):
         yield f"{column} >= {one} AND {column} < {two}", (low, high)
     yield f"{column} >= {one}", ("2A",)
