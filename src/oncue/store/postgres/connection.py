@@ -14,7 +14,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from oncue.dsn import PostgresUrl
 from oncue.errors import NotOpen, StoreError
-from oncue.store.postgres.trouble import is_rolled_back, is_standby, is_unreachable, translate
+from oncue.store.postgres.trouble import TROUBLE, is_rolled_back, is_standby, is_unreachable, is_unsent, translate
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ class Pool:
             async with self.connection() as conn:
                 try:
                     return await work(conn)
-                except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-                    if isinstance(error, TimeoutError) or is_standby(error):
+                except TROUBLE as error:
+                    if isinstance(error, TimeoutError) or is_standby(error) or is_unsent(error):
                         # Its answer may never come; or it was the primary once, and the next one is to be found.
                         conn.terminate()
                     elif not conn.is_closed() and conn.is_in_transaction():
@@ -156,7 +156,7 @@ class Pool:
         while True:
             try:
                 return await connect(self.url, max(0.1, self.patience))
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except TROUBLE as error:
                 if not is_unreachable(error) or time.monotonic() + pause > end:
                     raise translate(error, self.url) from error
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
@@ -168,7 +168,7 @@ class Pool:
         for conn in self._idle:
             try:
                 await conn.close(timeout=2)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            except TROUBLE:
                 conn.terminate()
         self._idle.clear()
         # A socket closes in the loop's next round.
@@ -187,5 +187,5 @@ async def on(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, 
 async def _rollback(conn: Connection) -> None:
     try:
         await conn.execute("ROLLBACK")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+    except TROUBLE:
         conn.terminate()

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 
-import asyncpg
-
 from oncue.dsn import PostgresUrl
 from oncue.store.postgres.connection import Connection, connect
 from oncue.store.postgres.run import named
-from oncue.store.postgres.trouble import translate
+from oncue.store.postgres.trouble import TROUBLE, translate
 
 
 class LeaseKeeper:
@@ -39,7 +37,7 @@ class LeaseKeeper:
                 if self._conn is None or self._conn.is_closed():
                     self._conn = await connect(self._url, patience)
                 return await self._conn.execute(text, *args) == "UPDATE 1"
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except TROUBLE as error:
             if self._conn is not None:
                 self._conn.terminate()
                 self._conn = None

@@ -15,6 +15,8 @@ from oncue.errors import (
     StoreUnavailable,
 )
 
+# What asyncpg raises: the server's errors, its own, and those of the connection.
+TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 _AGAIN = {"40001", "40P01"}
 _STANDBY = {"25006"}
 # The server starts, stops or recovers, or has no connection left.
@@ -27,8 +29,17 @@ def _state(error: BaseException) -> str:
 
 
 def is_rolled_back(error: BaseException) -> bool:
-    """Tell whether the server took the transaction back so that it can be tried again (serialization, deadlock)."""
-    return _state(error) in _AGAIN
+    """Tell whether nothing came of it, so that it can be tried again: the server took the transaction back
+    (serialization, deadlock), or had said goodbye already when we wanted to ask."""
+    return _state(error) in _AGAIN or is_unsent(error)
+
+
+def is_unsent(error: BaseException) -> bool:
+    """Tell whether the connection had heard the server's last words when it was to send: asyncpg then takes itself for
+    busy. It is of no use any more."""
+    return isinstance(error, asyncpg.InternalClientError) and not isinstance(
+        error, asyncpg.TargetServerAttributeNotMatched
+    )
 
 
 def is_standby(error: BaseException) -> bool:
@@ -43,15 +54,17 @@ def is_unreachable(error: BaseException) -> bool:
     state = _state(error)
     if state[:2] == "08" or state in _AWAY:
         return True
-    # asyncpg's own: "connection is closed", "none of the hosts match the requested target session attribute".
-    return isinstance(error, asyncpg.InterfaceError) or type(error).__name__ == "TargetServerAttributeNotMatched"
+    # asyncpg's own, but those that are about a value.
+    return isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)) and not isinstance(
+        error, ValueError
+    )
 
 
 def translate(error: BaseException, url: PostgresUrl) -> StoreError:
     """Return our error for the driver's."""
     state, where = _state(error), url.shown
     said = f"{error or type(error).__name__}".strip()
-    if is_standby(error) or type(error).__name__ == "TargetServerAttributeNotMatched":
+    if is_standby(error) or isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return StoreReadOnly(
             f"{where} takes no writes now: it is a standby, or set to read-only ({said}). After a failover, name the "
             "new primary; with several hosts in the URL it is found by itself."
@@ -79,8 +92,8 @@ def translate(error: BaseException, url: PostgresUrl) -> StoreError:
         )
     if state == "42501":
         return StoreError(
-            f"{where}: this role may not do that ({said}). docs/how-to/postgresql.md lists the privileges that a worker "
-            "and a scheduling application need."
+            f"{where}: this role may not do that ({said}). docs/how-to/postgresql.md lists the privileges that a "
+            "worker and a scheduling application need."
         )
     if state in ("26000", "42P05"):
         return StoreError(
