@@ -131,7 +131,7 @@ def _refusals() -> Iterator[None]:
         names = {one.__name__ for one in type(error).__mro__}
         if sqlstate(error) == _FAILED or names & {"PendingRollbackError", "TransactionManagementError"}:
             raise InvalidJob(
-                f"The transaction of connection= has failed already ({error}). Roll it back, then schedule again."
+                "The transaction of connection= has failed already, by an earlier error. Roll it back, then try again."
             ) from error
         if "SynchronousOnlyOperation" in names:
             raise InvalidJob(
