@@ -36,6 +36,10 @@ class Migration:
 
 MIGRATIONS = (Migration("schema.sql", "schema_down.sql", 1),)
 VERSION = len(MIGRATIONS)
+_IS_THERE = (
+    "SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+    "WHERE n.nspname = $1 AND c.relname = 'oncue_counter'"
+)
 _LOCK = 7_245_302_771
 _LOCK_WAIT = "1s"
 _TRIES = 40
@@ -97,7 +101,8 @@ def _record(number: int, schema: str) -> str:
 
 async def versions_of(conn: Connection, schema: str) -> tuple[int, int]:
     """Return the version of OnCue's tables in a schema and the oldest that works with them; (0, 0) without tables."""
-    if not await conn.fetchval("SELECT to_regclass($1)", f'"{schema}".oncue_counter'):
+    # to_regclass() may answer from a cache what was so before the lock that we waited for.
+    if not await conn.fetchval(_IS_THERE, schema):
         return 0, 0
     sql = qualified("SELECT name, value FROM oncue_counter WHERE name IN ('schema', 'schema_oldest')", schema)
     found = {row["name"]: int(row["value"]) for row in await conn.fetch(sql)}
@@ -150,8 +155,9 @@ async def _step(conn: Connection, url: PostgresUrl, began: int) -> bool:
                 "SELECT count(*) FROM oncue_worker WHERE lease_until > extract(epoch FROM clock_timestamp()) * 1000000"
             )
             if count := await conn.fetchval(qualified(alive, schema)):
+                who = "1 worker is" if count == 1 else f"{count} workers are"
                 raise StoreError(
-                    f"{url.shown}: {count} workers are alive that may know version {began} of the tables only, and "
+                    f"{url.shown}: {who} alive that may know version {began} of the tables only, and "
                     f"would fail after the step to {found + 1}. Stop them first, or deploy the release between and "
                     "migrate with that one."
                 )
