@@ -13,6 +13,7 @@ from oncue.errors import ConfigError
 from oncue.job import Ack, Cancelled, Claimed, Inserted, NewJob
 from oncue.limits import Policy
 from oncue.store.lock import LifeLock
+from oncue.store.shares import Shares
 
 if TYPE_CHECKING:
     from oncue.store.sources import SourceKeeper
@@ -56,7 +57,8 @@ class Claim(msgspec.Struct):
     """What a worker asks of the store in one transaction: record these acks, then hand me due jobs.
 
     ``until``: claim what is eligible by then (now plus the look-ahead). ``count``: at most so many.
-    ``queues``: None for all. ``unknown``: task names that this worker can't run. ``retention``: how long the
+    ``queues``: None for all. ``shares``: what each of them gets where several have due jobs; None for the most urgent
+    first, by priority over all queues. ``unknown``: task names that this worker can't run. ``retention``: how long the
     row of a job that is skipped at the claim is kept. ``holding``: the ids of all jobs that the worker knows it holds.
     ``by_server``: the database server's clock has the last word.
     """
@@ -68,6 +70,7 @@ class Claim(msgspec.Struct):
     count: int
     acks: Sequence[Ack] = ()
     queues: frozenset[str] | None = None
+    shares: Shares | None = None
     unknown: Sequence[str] = ()
     retention: int | None = None
     policy: Policy = Policy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +14,7 @@ from oncue.job import Ack, Claimed, Snoozed, decide
 from oncue.store import Claim, Claims
 from oncue.store.postgres.connection import Connection
 from oncue.store.postgres.run import named, perform
+from oncue.store.shares import Turns
 from oncue.store.steps import Finish, Steps, as_json, claim, fetch, manage
 from oncue.store.steps.acks import write_acks
 from oncue.store.steps.claim import Peek, claims_of, renew, served
@@ -63,6 +64,9 @@ class Claimer:
             found = taken
             found.lost += acked[0]
             found.unwritten += acked[1]
+            # Put back while the claim looked elsewhere, so it may not have seen them.
+            again = [ack.eligible_at for ack in free if ack.state == "scheduled"]
+            found.next_eligible = min((due for due in (found.next_eligible, *again) if due is not None), default=None)
         return found
 
     async def _ack(self, request: Claim, acks: Sequence[Ack]) -> tuple[list[int], list[int]]:
@@ -122,52 +126,43 @@ class Claimer:
         """Claim jobs that nothing binds; None where the first due jobs are bound ones."""
         policy = request.policy
         tasks = list(policy.tasks) if policy else []
-        peek = await self._peek(conn, request.worker, tasks)
+        peek = await self._peek(conn, request, tasks)
         found = claims_of(peek, [])
         if found.lease_lost:
             return found
         until = claim.until(request, peek)
         lanes = served(peek, request)
         queues = policy.queues if policy else {}
-        if (
-            request.unknown
-            or peek.freed
-            or any((is_bound or queue in queues) and eligible <= until for queue, _, eligible, is_bound in lanes)
+        if peek.freed or any(
+            (is_bound or queue in queues) and eligible <= until for queue, _, eligible, is_bound in lanes
         ):
             return None
-        later: list[int] = []
-        for queue, priority, eligible, _ in lanes:
-            if eligible > until:
-                later.append(eligible)
-            else:
-                await self._take_lane(conn, request, (queue, priority, until), tasks, found, later)
+        later = [lane[2] for lane in lanes if lane[2] > until]
+        turns = Turns([lane for lane in lanes if lane[2] <= until], request.shares)
+        while (turn := turns.pick(request.count - len(found.jobs))) is not None:
+            lane, count = turn
+            values = {"queue": lane[0], "priority": lane[1], "bound": tasks, "unknown": list(request.unknown)}
+            limits = {"worker": request.worker, "now": request.now, "until": until, "count": count}
+            taken = await self._take_lane(conn, {**values, **limits})
+            found.jobs += taken
+            turns.took(lane, len(taken), more=len(taken) == count)
+            if len(taken) < count:
+                await self._look_on(conn, values, until, found, later)
+        found.more = found.more or bool(turns.left)
         found.next_eligible = min(later, default=None)
         await perform(conn, renew(request, peek, found), self._store.schema_name)
         return found
 
-    async def _take_lane(
-        self,
-        conn: Connection,
-        request: Claim,
-        lane: tuple[str, int, int],
-        tasks: list[str],
-        found: Claims,
-        later: list[int],
-    ) -> None:
-        queue, priority, until = lane
-        free = request.count - len(found.jobs)
-        if free <= 0:
-            found.more = True
-            return
-        values = {"queue": queue, "priority": priority, "bound": tasks}
-        more = {"worker": request.worker, "now": request.now, "until": until, "count": free}
-        text, args = named("claim_plain", self._store.schema_name, {**values, **more})
+    async def _take_lane(self, conn: Connection, values: dict[str, Any]) -> list[Claimed]:
+        text, args = named("claim_plain", self._store.schema_name, values)
         jobs = [Claimed(*row) for row in await conn.fetch(text, *args)]
         jobs.sort(key=lambda job: (job.eligible_at, job.id))
-        found.jobs += jobs
-        if len(jobs) == free:
-            found.more = True
-            return
+        return jobs
+
+    async def _look_on(
+        self, conn: Connection, values: dict[str, Any], until: int, found: Claims, later: list[int]
+    ) -> None:
+        """See when a lane goes on, whose jobs were taken as far as they are due, free and plain."""
         text, args = named("lane_head", self._store.schema_name, values)
         head = await conn.fetchrow(text, *args)
         if head is None:
@@ -181,9 +176,9 @@ class Claimer:
         else:
             found.held = True
 
-    async def _peek(self, conn: Connection, worker: int, tasks: list[str]) -> Peek:
+    async def _peek(self, conn: Connection, request: Claim, tasks: list[str]) -> Peek:
         began = self._store.began()
-        peek = await perform(conn, claim.look(worker, tasks), self._store.schema_name)
+        peek = await perform(conn, claim.look(request.worker, tasks, request.unknown), self._store.schema_name)
         self._store.learn(began, peek.now)
         return peek
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -11,6 +10,7 @@ from oncue.job import Claimed, Skipped, decide
 from oncue.limits import Bucket, Policy
 from oncue.store import Claim, Claims
 from oncue.store.choose import Choice, Facts, choose, is_plain
+from oncue.store.shares import Lane, Turns
 from oncue.store.steps import Finish, Steps, as_json, ask, fetch, run
 from oncue.store.steps.acks import write_acks
 
@@ -19,7 +19,7 @@ class Peek(msgspec.Struct):
     """One look at everything that a worker must know. A lane is (queue, priority, its first eligible time, and whether
     that job has a group, a key or a limit). ``freed``: names were freed outside a claim; ``now``: the server's time."""
 
-    lanes: list[tuple[str, int, int, int]]
+    lanes: list[Lane]
     lease_until: int | None
     others_until: int | None
     next_fire: int | None
@@ -40,7 +40,7 @@ _jobs = msgspec.json.Decoder(list[Claimed])
 def claim(request: Claim) -> Steps[Claims]:
     """Do what ``Claim`` says, inside one transaction that nobody else's claim overlaps."""
     lost = (yield from write_acks(request.worker, request.acks)) if request.acks else []
-    peek = yield from look(request.worker, list(request.policy.tasks))
+    peek = yield from look(request.worker, list(request.policy.tasks), request.unknown)
     found = claims_of(peek, lost)
     if found.lease_lost:
         return found
@@ -51,9 +51,10 @@ def claim(request: Claim) -> Steps[Claims]:
     return found
 
 
-def look(worker: int, bound: list[str]) -> Steps[Peek]:
-    """Take the one look that comes before every claim. ``bound``: the tasks that have limits."""
-    return _peek.decode((yield ask("peek", worker=worker, bound=bound)))
+def look(worker: int, bound: list[str], unknown: Sequence[str]) -> Steps[Peek]:
+    """Take the one look that comes before every claim. ``bound``: the tasks that have limits; ``unknown``: those that
+    this worker can't run, and whose jobs it need not see where the database can tell."""
+    return _peek.decode((yield ask("peek", worker=worker, bound=bound, unknown=list(unknown))))
 
 
 def claims_of(peek: Peek, lost: list[int]) -> Claims:
@@ -68,7 +69,7 @@ def until(request: Claim, peek: Peek) -> int:
     return min(request.until, peek.now + request.until - request.now) if request.by_server else request.until
 
 
-def served(peek: Peek, request: Claim) -> list[tuple[str, int, int, int]]:
+def served(peek: Peek, request: Claim) -> list[Lane]:
     """Return the lanes that this worker takes from, the most urgent first: lower priority numbers, then the lane whose
     first job has waited longest."""
     return sorted(
@@ -89,18 +90,22 @@ def renew(request: Claim, peek: Peek, found: Claims) -> Steps[None]:
         yield run("extend_lease", until=request.now + request.lease, now=request.now, worker=request.worker)
 
 
-def _claim_lanes(request: Claim, lanes: list[Any], found: Claims) -> Steps[list[int]]:
-    later: list[int] = []
+def _claim_lanes(request: Claim, lanes: list[Lane], found: Claims) -> Steps[list[int]]:
+    turns = Turns([lane for lane in lanes if lane[2] <= request.until], request.shares)
     looks = 0
-    for queue, priority, eligible, _ in lanes:
-        full = eligible <= request.until
-        # Candidates that are blocked get parked: the next ones of their lane come before any other lane.
-        while full and (free := request.count - len(found.jobs)) > 0 and looks < _LOOKS:
-            looks += free
-            full = yield from _claim_lane(request, queue, priority, free, found)
+    # Candidates that are blocked get parked: the next ones of their lane come before any other lane.
+    while looks < _LOOKS and (turn := turns.pick(request.count - len(found.jobs))) is not None:
+        lane, count = turn
+        looks += count
+        held = len(found.jobs)
+        more = yield from _claim_lane(request, lane, count, found)
+        turns.took(lane, len(found.jobs) - held, more=more)
+    later: list[int] = []
+    for lane in lanes:
+        queue, priority, eligible, _ = lane
         if eligible > request.until:
             later.append(eligible)
-        elif full:
+        elif lane in turns.left:
             found.more = True
             if len(found.jobs) < request.count:
                 # Places are left: the next claim goes on here.
@@ -114,9 +119,9 @@ def _claim_lanes(request: Claim, lanes: list[Any], found: Claims) -> Steps[list[
     return later
 
 
-def _claim_lane(request: Claim, queue: str, priority: int, free: int, found: Claims) -> Steps[bool]:
-    """Claim up to ``free`` jobs of a lane; tell whether the lane may have more that are due."""
-    values = {"queue": queue, "priority": priority, "until": request.until, "now": request.now, "count": free}
+def _claim_lane(request: Claim, lane: Lane, count: int, found: Claims) -> Steps[bool]:
+    """Claim up to ``count`` jobs of a lane; tell whether the lane may have more that are due."""
+    values = {"queue": lane[0], "priority": lane[1], "until": request.until, "now": request.now, "count": count}
     jobs = _jobs.decode((yield ask("candidates", **values, **{"except": as_json(request.unknown)})))
     if is_plain(jobs, request.policy):
         choice = Choice(take=jobs)
@@ -129,7 +134,7 @@ def _claim_lane(request: Claim, queue: str, priority: int, free: int, found: Cla
         ids = as_json([job.id for job in choice.take])
         yield run("claim_jobs", worker=request.worker, now=request.now, ids=ids)
         found.jobs += choice.take
-    return len(jobs) == free
+    return len(jobs) == count
 
 
 def _facts(jobs: Sequence[Claimed], policy: Policy) -> Steps[Facts]:

@@ -154,6 +154,7 @@ INSERT INTO oncue_release (name) SELECT json_array_elements_text(:names::json);
 -- name: lane_head
 SELECT eligible_at, (key IS NOT NULL OR group_name IS NOT NULL OR task = ANY (:bound::text[]))::int
 FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL AND queue = :queue AND priority = :priority::int
+  AND task <> ALL (:unknown::text[])
 ORDER BY eligible_at, id LIMIT 1;
 
 -- name: take_releases
@@ -175,7 +176,8 @@ SELECT json_build_object(
                                                 OR task = ANY (:bound::text[]))::int AS bound
                        FROM oncue_job AS j
                        WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL AND j.queue = lane.queue
-                         AND j.priority = lane.priority ORDER BY eligible_at, id LIMIT 1) AS f),
+                         AND j.priority = lane.priority AND task <> ALL (:unknown::text[])
+                       ORDER BY eligible_at, id LIMIT 1) AS f),
   'lease_until', (SELECT lease_until FROM oncue_worker WHERE id = :worker::bigint),
   'others_until', (SELECT min(lease_until) FROM oncue_worker AS w WHERE id <> :worker::bigint
                    AND EXISTS (SELECT 1 FROM oncue_job AS j WHERE j.worker = w.id AND j.state = 'running')),
@@ -211,7 +213,7 @@ SET state = 'running', attempt = attempt + 1, worker = :worker::bigint, claimed_
 WHERE id = ANY (ARRAY(
     SELECT id FROM oncue_job
     WHERE state = 'scheduled' AND eligible_at IS NOT NULL AND queue = :queue AND priority = :priority::int
-      AND eligible_at <= :until::bigint
+      AND eligible_at <= :until::bigint AND task <> ALL (:unknown::text[])
     ORDER BY eligible_at, id LIMIT :count::int FOR UPDATE SKIP LOCKED))
   AND key IS NULL AND group_name IS NULL AND task <> ALL (:bound::text[])
 RETURNING id, task, args, queue, priority, scheduled_at, attempt, snoozes, max_attempts, key, group_name, holds,
