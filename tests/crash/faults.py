@@ -118,15 +118,15 @@ def _has_inserted(results: Any, *_: Any) -> bool:
     return any(isinstance(result, list) and result and isinstance(result[0], Inserted) for result, _ in results)
 
 
-def note_acks(ledger: Ledger) -> None:
+def note_acks(store: Any, ledger: Ledger) -> None:
     """Have the ledger say which outcomes are durable: those jobs may never start again."""
-    original = SqliteStore.claim
+    original = store.claim
 
-    async def noted(self: SqliteStore, request: Any) -> Any:
+    async def noted(self: Any, request: Any) -> Any:
         found = await original(self, request)
         for ack in request.acks:
-            if ack.id not in found.lost and ack.state != "scheduled":
+            if ack.id not in found.lost and ack.id not in found.unwritten and ack.state != "scheduled":
                 ledger.write("acked", job=ack.id, attempt=ack.attempt)
         return found
 
-    SqliteStore.claim = noted  # type: ignore[method-assign]
+    store.claim = noted

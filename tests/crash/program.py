@@ -8,47 +8,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from oncue import JobContext, Limit, OnCue, Retry, errors
+from oncue import JobContext, Limit, OnCue, Retry, RetryAfter
+from oncue.errors import StoreUnavailable
 from oncue.service import Service
 from oncue.store.sqlite.connection import ConnectionThread
 from oncue.worker import WorkerOptions
 from tests.crash.faults import Faults, note_acks
 from tests.crash.ledger import Ledger
+from tests.crash.orders import Orders
+from tests.crash.producer import Producer
 
+log = logging.getLogger("tests.crash")
 HOUR = 3_600_000_000
 PATIENT = Retry(max_attempts=1000)
-
-
-class Orders(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What one process is to do. Times in seconds."""
-
-    role: str
-    folder: str
-    database: str
-    lease: float = 10.0
-    concurrency: int = 200
-    sweep: float = 3600.0
-    busy: float = 10.0
-    point: str = ""
-    nth: int = 1
-    signal: int = signal.SIGKILL
-    cron: bool = False
-    deaf: bool = False
-    seed: int = 0
-    count: int = 0
-    kind: str = "plain"
-    size: int = 0
 
 
 class Shifted:
@@ -77,13 +59,14 @@ class Program:
         self.clock = Shifted(self.folder / "shift")
         self.gate = self.folder / "gate"
         self.app = OnCue(
-            f"sqlite:///{orders.database}",
-            clock=self.clock,
+            orders.url,
+            # PostgreSQL keeps the time, and the judge compares with this machine's: the server runs on it.
+            clock=None if orders.on_postgres else self.clock,
             sweep=orders.sweep,
             retention=None,
             busy_timeout=orders.busy,
         )
-        note_acks(self.ledger)
+        note_acks(type(self.app.store), self.ledger)
         self.faults = Faults(self.ledger, orders.point, orders.nth, orders.signal)
         self._declare()
 
@@ -98,6 +81,9 @@ class Program:
         except asyncio.CancelledError:
             self.ledger.write("told", token, note="lease lost" if ctx.lease_lost else "cancelled", **known)
             raise
+        except RetryAfter:
+            self.ledger.write("failed", token, **known)
+            raise
         self.ledger.write("end", token, now=self.clock.now(), **known)
 
     def _declare(self) -> None:
@@ -108,6 +94,13 @@ class Program:
             with self._attempt(ctx, token):
                 await asyncio.sleep(seconds)
             return ctx.attempt
+
+        @app.task(name="flaky", retry=PATIENT)
+        async def flaky(ctx: JobContext, token: str, fails: int) -> None:
+            with self._attempt(ctx, token):
+                await asyncio.sleep(0.005)
+                if ctx.attempt <= fails:
+                    raise RetryAfter(0.05)
 
         @app.task(name="gated", retry=PATIENT)
         async def gated(ctx: JobContext, token: str) -> int:
@@ -160,8 +153,15 @@ class Program:
         """Work until told to stop."""
         orders = self.orders
         options = WorkerOptions(lease=orders.lease, concurrency=orders.concurrency, grace=5.0)
-        async with self.app:
-            await self._serve(self.app.service(options), stop)
+        async with self._opened():
+            while True:
+                try:
+                    await self._serve(self.app.service(options), stop)
+                    break
+                except StoreUnavailable:
+                    # It could not even begin; its supervisor starts it anew.
+                    log.exception("can't begin")
+                    await asyncio.sleep(0.1)
 
     async def planner(self, stop: asyncio.Event) -> None:
         """Plan and sweep, without a worker, until told to stop."""
@@ -190,97 +190,30 @@ class Program:
 
     async def producer(self, stop: asyncio.Event) -> None:
         """Schedule ``count`` jobs of the ordered kind, or go on until told to stop."""
-        rng = random.Random(self.orders.seed)
-        async with self.app:
+        producer = Producer(self.app, self.ledger, self.orders)
+        async with self._opened():
             self.ledger.write("ready")
             number = 0
             while not stop.is_set() and (not self.orders.count or number < self.orders.count):
-                token = f"{self.orders.kind}-{self.orders.seed}-{number}"
-                await getattr(self, f"_{self.orders.kind}")(token, rng)
+                await producer.produce(f"{self.orders.kind}-{self.orders.seed}-{number}")
                 self.faults.reach("promised")
                 number += 1
             self.ledger.write("produced")
 
-    async def _plain(self, token: str, rng: random.Random) -> None:
-        await self._promise("work", token, delay=0.05)
-
-    async def _far(self, token: str, rng: random.Random) -> None:
-        await self._promise("work", token, delay=1800)
-
-    async def _gated(self, token: str, rng: random.Random) -> None:
-        await self._promise("gated", token)
-
-    async def _gated_thread(self, token: str, rng: random.Random) -> None:
-        await self._promise("gated_thread", token)
-
-    async def _limited(self, token: str, rng: random.Random) -> None:
-        await self._promise("limited", token)
-
-    async def _capped(self, token: str, rng: random.Random) -> None:
-        await self._promise("capped", token)
-
-    async def _grouped(self, token: str, rng: random.Random) -> None:
-        await self._promise("work", token, group=f"lane-{rng.randrange(4)}", delay=rng.uniform(0, 0.2), seconds=0.01)
-
-    async def _chain(self, token: str, rng: random.Random) -> None:
-        call = self.app.tasks["chain"].call(f"{token}/5", 5)
-        await self.app.schedule(call, key=token)
-        self.ledger.write("promised", f"{token}/5")
-
-    async def _keyed(self, token: str, rng: random.Random) -> None:
-        call = self.app.tasks["work"].call(token)
-        statuses = [(await self.app.schedule(call, key=token, delay=0.3)).status for _ in range(3)]
-        self.ledger.write("promised", token, note=",".join(statuses))
-
-    async def _large(self, token: str, rng: random.Random) -> None:
-        """Large jobs, one after the other: a full disk refuses one, and that is said."""
+    @contextlib.asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        """The application open; as a supervisor would, try again while the server is away."""
+        while True:
+            try:
+                await self.app.open()
+                break
+            except StoreUnavailable:
+                log.exception("can't open")
+                await asyncio.sleep(0.1)
         try:
-            await self._promise("work", token, filler="x" * self.orders.size)
-        except errors.StoreError as error:
-            self.ledger.write("refused", token, note=f"{type(error).__name__}: {error}")
-        await asyncio.sleep(0.02)
-
-    async def _mixed(self, token: str, rng: random.Random) -> None:
-        """All ways to schedule at once, in the order that the seed says."""
-        seconds, delay = rng.uniform(0, 0.03), rng.uniform(0, 0.3)
-        way = rng.choice(["plain", "group", "many", "mine", "mine", "rolled back"])
-        if way == "many":
-            tokens = [f"{token}.{n}" for n in range(5)]
-            handles = await self.app.schedule_many([self.app.tasks["work"].call(one, seconds) for one in tokens])
-            for one, handle in zip(tokens, handles, strict=True):
-                self._promised(one, handle.scheduled_at.timestamp())
-        elif way in ("mine", "rolled back"):
-            self._in_mine(f"mine-{token}", seconds, delay, commit=way == "mine")
-        else:
-            group = f"lane-{rng.randrange(3)}" if way == "group" else None
-            await self._promise("work", token, seconds=seconds, delay=delay, group=group)
-        await asyncio.sleep(rng.uniform(0, 0.01))
-
-    def _in_mine(self, token: str, seconds: float, delay: float, *, commit: bool) -> None:
-        """Schedule inside a transaction of the application's own, with a row of its own table beside the job."""
-        conn = sqlite3.connect(self.orders.database, timeout=10)
-        with contextlib.closing(conn):
-            if not commit:
-                self.ledger.write("doomed", token)
-            conn.execute("CREATE TABLE IF NOT EXISTS note (token TEXT PRIMARY KEY)")
-            conn.execute("BEGIN IMMEDIATE")
-            conn.execute("INSERT INTO note VALUES (?)", (token,))
-            call = self.app.tasks["work"].call(token, seconds)
-            handle = self.app.sync.schedule(call, delay=delay, connection=conn)
-            if commit:
-                conn.commit()
-                self._promised(token, handle.scheduled_at.timestamp())
-            else:
-                conn.rollback()
-
-    async def _promise(
-        self, task: str, token: str, *, delay: float = 0.0, group: str | None = None, **args: Any
-    ) -> None:
-        handle = await self.app.schedule(self.app.tasks[task].call(token, **args), delay=delay, group=group)
-        self._promised(token, handle.scheduled_at.timestamp())
-
-    def _promised(self, token: str, due: float) -> None:
-        self.ledger.write("promised", token, due=int(due * 1_000_000))
+            yield
+        finally:
+            await self.app.close()
 
 
 def _small_disk(program: Program) -> None:

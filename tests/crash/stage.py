@@ -8,17 +8,17 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
-from tests.crash.check import Verdict, judge, rows
+from tests.crash.check import EVERYBODY, Verdict, judge, rows
 from tests.crash.ledger import Ledger, Line, read
-from tests.crash.program import Orders
+from tests.crash.orders import Orders
 
 ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 40.0
@@ -40,9 +40,9 @@ class Player:
 
 
 class Stage:
-    """A folder with a ledger and a database, and the processes that share them."""
+    """A folder with a ledger and a database (SQLite's file or PostgreSQL's URL), and the processes that share them."""
 
-    def __init__(self, folder: Path, database: Path | None = None) -> None:
+    def __init__(self, folder: Path, database: Path | str | None = None) -> None:
         self.folder = folder
         self.database = database or folder / "jobs.db"
         self.path = folder / "ledger"
@@ -65,7 +65,7 @@ class Stage:
 
     def start(self, role: str, **orders: Any) -> Player:
         """Start a process with these orders; it runs at once, but may not be ready yet."""
-        given = Orders(role=role, folder=str(self.folder), database=str(self.database), **orders)
+        given = Orders(**{"role": role, "folder": str(self.folder), "database": str(self.database), **orders})
         log = self.folder / f"log-{len(self.players)}-{role}"
         command = [sys.executable, "-m", "tests.crash.program", msgspec.json.encode(given).decode()]
         with log.open("wb") as out:
@@ -111,26 +111,29 @@ class Stage:
         assert found == code, f"process {player.pid}: {what} was expected, not {found}\n{self.logs()}"
 
     def freeze(self, player: Player) -> None:
-        """SIGSTOP between two transactions: one stopped in the middle keeps SQLite's lock from everybody, for ever."""
+        """SIGSTOP; on SQLite between two transactions: one stopped in the middle keeps the lock for ever."""
         while True:
+            self.ledger.write("frozen", pid=player.pid)
             player.process.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, player.pid, os.WSTOPPED)
-            if self._may_write():
+            if isinstance(self.database, str) or _may_write(self.database):
                 return
             self.thaw(player)
-
-    def _may_write(self) -> bool:
-        with closing(sqlite3.connect(self.database, timeout=0, isolation_level=None)) as db:
-            try:
-                db.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return False
-            db.execute("ROLLBACK")
-            return True
 
     def thaw(self, player: Player) -> None:
         """SIGCONT."""
         player.process.send_signal(signal.SIGCONT)
+        self.ledger.write("thawed", pid=player.pid)
+
+    @contextmanager
+    def away(self, players: Sequence[Player] = ()) -> Iterator[None]:
+        """For so long these processes (all, where none is named) can't reach the database; the ledger says so."""
+        pids = [player.pid for player in players] or [EVERYBODY]
+        for pid in pids:
+            self.ledger.write("away", pid=pid)
+        yield
+        for pid in pids:
+            self.ledger.write("back", pid=pid)
 
     def lines(self, event: str = "", pid: int = 0) -> list[Line]:
         """Return the ledger, or those lines of it that have this event and process."""
@@ -164,9 +167,9 @@ class Stage:
         self.rest()
         self.stop(player)
 
-    def verdict(self, zombies: Sequence[Player] = ()) -> Verdict:
+    def verdict(self) -> Verdict:
         """Judge what happened."""
-        return judge(self.path, self.database, {player.pid for player in zombies})
+        return judge(self.path, self.database)
 
     def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
         """Read the database with a connection of its own."""
@@ -175,3 +178,13 @@ class Stage:
     def logs(self) -> str:
         """The end of what each process said."""
         return "\n".join(f"--- {player.log.name}\n{player.log.read_text()[-3000:]}" for player in self.players[-8:])
+
+
+def _may_write(database: Path) -> bool:
+    with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as db:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        db.execute("ROLLBACK")
+        return True

@@ -42,13 +42,13 @@ def _overlapping(ledger: Ledger, conn: sqlite3.Connection) -> None:
 
 
 def _doubled(ledger: Ledger, conn: sqlite3.Connection) -> None:
-    conn.execute("INSERT INTO oncue_attempt VALUES (1, 2, 'why')")
+    conn.execute("INSERT INTO oncue_attempt VALUES (1, 2, 0, 0, 'retried', 'why')")
     ledger.write("killed", pid=7)
     _ran(ledger, "a", attempt=2, pid=8)
 
 
 def _doubled_without_a_death(ledger: Ledger, conn: sqlite3.Connection) -> None:
-    conn.execute("INSERT INTO oncue_attempt VALUES (9, 1, 'why'), (9, 2, 'why')")
+    conn.execute("INSERT INTO oncue_attempt VALUES (9, 1, 0, 0, 'retried', 'why'), (9, 2, 0, 0, 'retried', 'why')")
     _ran(ledger, "b", job=9)
     _ran(ledger, "b", job=9, attempt=2)
 
@@ -91,7 +91,7 @@ def test_the_judge_finds(tmp_path: Path, kind: str, act: Act) -> None:
     ledger = Ledger(tmp_path / "ledger")
     with closing(sqlite3.connect(tmp_path / "db")) as conn, conn:
         conn.execute("CREATE TABLE oncue_finished (id, attempt, state, args)")
-        conn.execute("CREATE TABLE oncue_attempt (job, attempt, reason)")
+        conn.execute("CREATE TABLE oncue_attempt (job, attempt, started_at, finished_at, outcome, reason)")
         conn.execute("CREATE TABLE oncue_job (id, state, args)")
         conn.execute("INSERT INTO oncue_finished VALUES (1, 1, 'completed', '{\"token\": \"a\"}')")
         _all_well(ledger, conn)

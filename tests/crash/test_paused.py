@@ -38,7 +38,7 @@ def test_fenced_a_paused_worker_changes_nothing_and_its_handlers_are_told(stage:
     stage.rest()
     stage.stop(paused)
     stage.stop(other)
-    verdict = stage.verdict(zombies=[paused])
+    verdict = stage.verdict()
     assert not verdict.wrong, verdict
     (old,) = stage.rows("SELECT DISTINCT worker FROM oncue_attempt")[0]
     (new,) = stage.rows("SELECT worker FROM oncue_finished WHERE args LIKE '%plain%'")[0]
@@ -60,7 +60,7 @@ def test_fenced_a_thread_that_ends_after_the_rescue_does_not_count(stage: Stage)
     stage.rest()
     stage.stop(paused)
     stage.stop(other)
-    assert not stage.verdict(zombies=[paused]).wrong
+    assert not stage.verdict().wrong
     assert {one.note for one in stage.lines("told")} == {"lease lost"}
     assert {row[0] for row in stage.rows("SELECT result FROM oncue_finished")} == {"2"}
     assert {row[0] for row in stage.rows("SELECT worker FROM oncue_finished")} == {held[0][2]}
@@ -80,7 +80,7 @@ def test_fenced_an_outcome_handed_in_after_the_rescue_is_refused(stage: Stage) -
     stage.wait(lambda _: "lost its lease" in paused.log.read_text(), "the zombie knows")
     stage.stop(paused)
     stage.stop(other)
-    assert not stage.verdict(zombies=[paused]).wrong
+    assert not stage.verdict().wrong
     assert stage.rows("SELECT attempt, result FROM oncue_finished") == [(2, "2")]
     assert "came too late" in paused.log.read_text()
 
@@ -113,7 +113,7 @@ def test_bounded_recovery_without_a_sweep(stage: Stage, proof: bool) -> None:
     stage.finish(stage.ready("producer", kind="gated", count=2))
     stage.seen("start", 2, pid=first.pid)
     if not proof:
-        for lock in stage.database.with_name("jobs.db-workers").iterdir():
+        for lock in (stage.folder / "jobs.db-workers").iterdir():
             lock.unlink()
     stage.thaw(other)
     stage.kill(first)
