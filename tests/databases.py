@@ -16,6 +16,7 @@ import psycopg
 
 from oncue.clock import SystemClock
 from oncue.store import open_store
+from oncue.store.postgres.run import qualified
 from tests import pg
 
 POSTGRES = tuple(f"postgres{version}" for version in dict.fromkeys((pg.NEWEST, pg.OLDEST)) if version) or ("postgres0",)
@@ -32,6 +33,20 @@ class Backend:
     @property
     def is_sqlite(self) -> bool:
         return self.url.startswith("sqlite")
+
+    def execute(self, sql: str) -> None:
+        """Change OnCue's tables behind its back."""
+        with self.connect() as conn:
+            conn.execute(sql if self.is_sqlite else qualified(sql, "oncue"))
+            conn.commit()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep everybody from storing jobs."""
+        with self.connect() as conn:
+            conn.execute("BEGIN IMMEDIATE" if self.is_sqlite else "LOCK TABLE oncue.oncue_job IN EXCLUSIVE MODE")
+            yield
+            conn.rollback()
 
 
 @contextmanager

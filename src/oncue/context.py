@@ -15,13 +15,15 @@ from oncue.errors import ConfigError, LeaseLost
 from oncue.job import Claimed
 
 T = TypeVar("T")
+Completer = Callable[[Any, Any, bool], Any]
+"""``(connection, result, sync)``: records the completion; tells, or has to be awaited to tell, whether it counts."""
 _current: ContextVar[JobContext] = ContextVar("oncue_job")
 
 
 class JobContext:
     """The job that a handler runs for. Take it as the first parameter, or call ``current_job()``."""
 
-    __slots__ = ("_job", "_loop", "_report", "_resources", "cancelled", "lease_lost")
+    __slots__ = ("_complete", "_job", "_loop", "_report", "_resources", "cancelled", "lease_lost")
 
     def __init__(
         self,
@@ -29,8 +31,10 @@ class JobContext:
         resources: Mapping[type, Any],
         report: Callable[[Claimed, dict[str, Any]], Any],
         loop: asyncio.AbstractEventLoop,
+        complete: Completer,
     ) -> None:
         self._job, self._resources, self._report, self._loop = job, resources, report, loop
+        self._complete = complete
         self.cancelled = False
         """True once the job was asked to stop: the flag that a synchronous handler looks at."""
         self.lease_lost = False
@@ -102,6 +106,30 @@ class JobContext:
     def progress_sync(self, fraction: float, note: str = "") -> None:
         """``progress`` for a handler that runs in a thread."""
         asyncio.run_coroutine_threadsafe(self.progress(fraction, note), self._loop).result()
+
+    async def complete(self, connection: Any, result: Any = None) -> None:
+        """Complete the job inside the transaction that ``connection`` is in, so that it commits with your writes.
+
+        Once that transaction has committed, the job is completed, whatever the handler does afterwards, and never runs
+        again; rolled back, the attempt has failed unless the handler raises an error of its own. Takes the same
+        connections as ``schedule(connection=...)``; ``result`` is what ``result()`` returns. Call it last, then commit,
+        and return. Raises LeaseLost where the job was taken back from this worker: roll back. Raises InvalidJob for a
+        connection that can't take part, or where the job was completed already.
+        """
+        recorded = self._complete(connection, result, False)
+        if not await recorded:
+            self._lost()
+
+    def complete_sync(self, connection: Any, result: Any = None) -> None:
+        """``complete`` for a handler that runs in a thread, on its synchronous connection."""
+        if not self._complete(connection, result, True):
+            self._lost()
+
+    def _lost(self) -> None:
+        self.lease_lost = True
+        raise LeaseLost(
+            f"Job {self.id} was taken back from this worker during attempt {self.attempt}: roll back what it wrote."
+        )
 
 
 def current_job() -> JobContext:

@@ -22,6 +22,8 @@ _AFTER_BUG = 60 * SECOND
 class Places:
     """Runs up to ``concurrency`` claimed jobs at a time and gathers their acks; ``signal`` asks for a round trip.
 
+    ``recorded``: outcomes that stand in the database already, by the handlers' own transactions.
+
     A little more than fits may be claimed: what the present pace starts within ``ahead`` (microseconds). ``delay``:
     the longest that an outcome waits for others, in seconds.
     """
@@ -30,6 +32,7 @@ class Places:
         self, runner: Runner, clock: Clock, concurrency: int, ahead: int, delay: float, signal: Callable[[], None]
     ) -> None:
         self.acks: list[Settled] = []
+        self.recorded: list[Settled] = []
         self.runs: dict[int, Run] = {}
         self._runner, self._clock, self._ahead, self._delay, self._signal = runner, clock, ahead, delay, signal
         self._concurrency = concurrency
@@ -122,7 +125,7 @@ class Places:
             )
             return
         del self.runs[run.job.id]
-        self.acks.append((run.job, ack))
+        (self.recorded if run.recorded else self.acks).append((run.job, ack))
         if not self.runs or len(self.acks) >= self._batch:
             self._signal()
         elif self._ack_timer is None:

@@ -12,25 +12,31 @@ from typing import Any, Literal
 import msgspec
 
 from oncue.clock import SECOND, Clock
+from oncue.completion import Completion
 from oncue.context import JobContext, enter
+from oncue.errors import InvalidJob, OnCueError
 from oncue.job import Ack, Claimed, Completed, Failed, OnRetry, Outcome, Skipped, Snoozed, decide, lateness_verdict
 from oncue.limits import Policy
 from oncue.retry import Discard, Snooze
 from oncue.task import Task
 from oncue.threads import Threads
+from oncue.unknown import UnknownTasks
 
 log = logging.getLogger("oncue.worker")
 Why = Literal["", "timeout", "cancelled", "shutdown", "lease lost"]
 Guard = Callable[[Claimed], Awaitable[str | None]]
 MAX_RESULT = 1_048_576
 _MAX_TRACEBACK = 16_384
-_UNKNOWN_DELAY = 5 * SECOND
+
+
+class NotCommitted(OnCueError):
+    """A handler completed its job in a transaction of its own, and that was rolled back."""
 
 
 class Run:
     """One attempt in progress on this worker."""
 
-    __slots__ = ("context", "entered", "job", "started_at", "task", "why")
+    __slots__ = ("completed", "context", "entered", "job", "recorded", "started_at", "task", "why")
 
     def __init__(self, job: Claimed) -> None:
         self.job = job
@@ -39,6 +45,10 @@ class Run:
         self.started_at = 0
         self.entered = False
         self.why: Why = ""
+        self.completed: Ack | None = None
+        """What the handler recorded in a transaction of its own."""
+        self.recorded = False
+        """Whether that transaction committed, so that nothing is left to be written."""
 
     def stop(self, why: Why) -> None:
         """Ask the handler to end: ``CancelledError`` where it is a coroutine, a flag where it is a thread."""
@@ -65,11 +75,14 @@ class Runner:
         report: Callable[[Claimed, dict[str, Any]], Any],
         retention: int | None,
         guards: Mapping[str, Guard],
+        completion: Completion,
         threads: int = 32,
         grace: float = 10.0,
     ) -> None:
         self.tasks, self.policy, self.clock, self.resources = tasks, policy, clock, resources
         self._report, self._retention, self._guards, self._grace = report, retention, guards, grace
+        self._completion = completion
+        self.unknown = UnknownTasks(tasks)
         self.limited = bool(policy)
         self._loop = asyncio.get_running_loop()
         self._threads = Threads(threads)
@@ -88,7 +101,34 @@ class Runner:
         if outcome is None:
             assert task is not None
             outcome = await self._call(run, task)
+            if run.completed is not None:
+                return await self._settle_completed(run, task, outcome)
         return self.settle(run, outcome)
+
+    async def _settle_completed(self, run: Run, task: Task[Any, Any], outcome: Outcome) -> Ack:
+        """The handler completed its job in a transaction of its own: find out whether that committed."""
+        assert run.completed is not None
+        run.recorded = await self._completion.committed(run.job, lambda: run.why == "lease lost")
+        if not run.recorded:
+            if isinstance(outcome, Completed):
+                outcome = self._failed(run, task, NotCommitted("it completed in a transaction that did not commit"))
+            return self.settle(run, outcome)
+        if not isinstance(outcome, Completed):
+            log.warning(
+                "job %s is completed by its own transaction; what came after is ignored: %r", run.job.id, outcome
+            )
+        return run.completed
+
+    def _complete(self, run: Run, connection: Any, result: Any, sync: bool) -> Any:
+        """Record the completion on the handler's connection; an awaitable unless ``sync``."""
+        if run.completed is not None:
+            raise InvalidJob(f"Job {run.job.id} was completed in this attempt already.")
+        if connection is None:
+            raise InvalidJob("complete() takes the connection whose transaction the completion is to be part of.")
+        ack = run.completed = self.settle(run, _completed(result))
+        if sync:
+            return self._completion.record_sync(ack, connection)
+        return self._completion.record(ack, connection)
 
     def settle(self, run: Run, outcome: Outcome) -> Ack:
         """Return the Ack for an attempt's outcome under its task's policy."""
@@ -110,13 +150,8 @@ class Runner:
         if run.why:
             return Snoozed(0, f"given back unrun: {run.why}", released=True)
         if task is None:
-            log.error(
-                "job %s asks for task %r, which this process has not registered: given back for 5 s. Deploy the code "
-                "that declares it, or keep its old name in aliases=(...); or cancel the job.",
-                job.id,
-                job.task,
-            )
-            return Snoozed(_UNKNOWN_DELAY, f"no worker knows task {job.task!r} yet", released=True)
+            self.unknown.meet(job)
+            return Snoozed(0, f"given back unrun: this worker does not know task {job.task!r}", released=True)
         return None if job.max_late is None else lateness_verdict(job, run.started_at)
 
     async def _guarded(self, run: Run, guard: Guard) -> Outcome | None:
@@ -135,7 +170,9 @@ class Runner:
             arguments = task.decode(run.job.args)
         except msgspec.MsgspecError as error:
             return self._undecodable(run, task, error)
-        context = run.context = JobContext(run.job, self.resources, self._report, self._loop)
+        context = run.context = JobContext(
+            run.job, self.resources, self._report, self._loop, partial(self._complete, run)
+        )
         enter(context)
         args, named = task.bind(arguments, context)
 

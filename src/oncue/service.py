@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from oncue.clock import SECOND, from_us
+from oncue.completion import Completion
 from oncue.drain import Drain, Drained
 from oncue.errors import StoreError
 from oncue.job import Ack, Claimed
@@ -43,6 +44,7 @@ class Service:
             self._report,
             app.retention_us,
             app.sources.guards(),
+            Completion(app.store, self._worker_id),
             self.options.threads,
             self.options.grace,
         )
@@ -71,8 +73,10 @@ class Service:
         self._hooks: set[asyncio.Future[None]] = set()
 
     async def _report(self, job: Claimed, value: dict[str, Any]) -> bool:
-        worker = self.worker.id if self.worker is not None else 0
-        return await self.app.store.progress(worker, job, value)
+        return await self.app.store.progress(self._worker_id(), job, value)
+
+    def _worker_id(self) -> int:
+        return self.worker.id if self.worker is not None else 0
 
     def _settled(self, job: Claimed, ack: Ack) -> None:
         """An outcome is durable: tell waiters in this process, and call ``on_discard``."""
@@ -136,7 +140,7 @@ class Service:
                 settled=self._settled,
             )
             await drain.drain(None if seconds is None else seconds - (time.monotonic() - began))
-        left = await app.store.backlog(app.clock.now(), self.options.queues)
+        left = await app.store.backlog(app.clock.now(), self.options.queue_names)
         next_due = None if left.next_due is None else from_us(left.next_due)
         return Drained(drain.ran, drain.failed, drain.skipped, left.remaining, next_due)
 

@@ -7,8 +7,11 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
+
+import msgspec
 
 from oncue.clock import SECOND, Clock
 from oncue.errors import ConfigError, StoreError
@@ -18,6 +21,7 @@ from oncue.places import Places
 from oncue.runner import Runner
 from oncue.store import Claim, Claims, Store, WorkerRow
 from oncue.store.lock import LifeLock
+from oncue.store.shares import Shares
 from oncue.wake import Wake
 
 log = logging.getLogger("oncue.worker")
@@ -25,6 +29,7 @@ _LONGEST_SLEEP = 60 * SECOND
 _LOOK_WHILE_STOPPING = 0.5
 # Another transaction holds the rows of these jobs; how long it will, nobody knows.
 _UNWRITTEN_PAUSE = 50_000
+_WEIGHTS = (0.001, 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,11 @@ class WorkerOptions:
     without a sign of life, others take its jobs. ``look_ahead``: how long before its due time a job may be
     claimed (at most 0.02). ``ack_delay``: the longest that an outcome waits to be written with others.
     ``grace``: how long running jobs may go on at shutdown. ``silence``: how long a blocked event loop keeps its lease.
+
+    ``queues``: a set of names to take from, the most urgent job first by its priority, whatever its queue; None for
+    all queues, in the same way. Or a mapping of names to weights (0.001 to 1000): while several of them have due jobs,
+    each gets its share of the starts, exact to one job; the share of one that has none goes to the others, and
+    priority orders within a queue only. Each worker keeps to its own weights. Raises ConfigError.
     """
 
     concurrency: int = 200
@@ -44,7 +54,7 @@ class WorkerOptions:
     ack_delay: float = 0.005
     grace: float = 10.0
     silence: float = 60.0
-    queues: frozenset[str] | None = None
+    queues: Mapping[str, float] | Collection[str] | None = None
     name: str | None = None
 
     def __post_init__(self) -> None:
@@ -57,8 +67,27 @@ class WorkerOptions:
         for name in ("look_ahead", "ack_delay", "grace"):
             if not (value := getattr(self, name)) >= 0:
                 raise ConfigError(f"{name} is at least 0 seconds, not {value!r}.")
-        if isinstance(self.queues, str):
-            raise ConfigError(f"queues is a set of names, such as frozenset({{'mail'}}), not {self.queues!r}.")
+        if isinstance(self.queues, str) or (names := self.queue_names) is not None and not all(
+            isinstance(name, str) and name for name in names
+        ):
+            raise ConfigError(
+                f"queues is a set of names, such as {{'mail'}}, or names with weights, such as {{'mail': 3}}, "
+                f"not {self.queues!r}."
+            )
+        least, most = _WEIGHTS
+        for queue, weight in self.weights.items() if self.weights is not None else ():
+            if type(weight) not in (int, float) or not least <= weight <= most:
+                raise ConfigError(f"the weight of queue {queue!r} is a number from {least} to {most}, not {weight!r}.")
+
+    @property
+    def queue_names(self) -> frozenset[str] | None:
+        """The queues to take from; None for all."""
+        return None if self.queues is None else frozenset(self.queues)
+
+    @property
+    def weights(self) -> dict[str, float] | None:
+        """The weight of each queue; None where they have none."""
+        return dict(self.queues) if isinstance(self.queues, Mapping) else None
 
 
 class Worker:
@@ -90,6 +119,8 @@ class Worker:
         self._armed: int | None = None
         self._hinted: int | None = None
         self._changed_elsewhere = False
+        self._queues = options.queue_names
+        self._shares = None if options.weights is None else Shares(options.weights)
         self._life: LifeLock | None = None
         self._heart: Heartbeat | None = None
         self._stopping = False
@@ -108,8 +139,9 @@ class Worker:
 
     async def _register(self) -> None:
         now = self.clock.now()
-        queues = ",".join(sorted(self.options.queues)) if self.options.queues is not None else None
+        queues = None if self._queues is None else _json(self.options.weights or sorted(self._queues))
         row = WorkerRow(0, self.name, socket.gethostname(), os.getpid(), queues, now, now, now + self._lease)
+        row.tasks, row.version = _json(sorted(self.runner.tasks)), version("oncue")
         self.id, self._life = await self.store.register(row)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -166,7 +198,9 @@ class Worker:
             self._lease,
             room,
             [ack for _, ack in entries],
-            self.options.queues,
+            self._queues,
+            self._shares,
+            self.runner.unknown.names,
             retention=self._retention,
             policy=self.runner.policy,
             holding={*self.places.runs, *(job.id for job, _ in entries)},
@@ -179,8 +213,12 @@ class Worker:
             raise
         unwritten = set(found.unwritten)
         self.places.acks[:0] = [entry for entry in entries if entry[0].id in unwritten]
-        self._after_acks([entry for entry in entries if entry[0].id not in unwritten], found)
+        recorded, self.places.recorded = self.places.recorded, []
+        self._after_acks([entry for entry in entries if entry[0].id not in unwritten] + recorded, found)
+        if self._shares is not None:
+            self._shares = self._shares.after(job.queue for job in found.jobs)
         self.places.take(found.jobs)
+        self.runner.unknown.tell()
         await self._follow(found)
         if found.trouble is not None:
             raise found.trouble
@@ -312,3 +350,7 @@ class Worker:
                 await self.run_once()
             except StoreError as error:
                 log.error("outcomes can't be written while stopping; trying on within the grace: %s", error)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
-from pathlib import Path
 
 from oncue import Limit, OnCue, Scheduled, current_job
 from oncue.job import Failed, NewJob, Snoozed
 from oncue.limits import Policy, Rules
-from oncue.store.sqlite.connection import path_of
 from oncue.worker import WorkerOptions
+from tests.databases import Backend
 from tests.store.kit import LEASE, Bench, S, job
 
 PROMISE = """
@@ -36,7 +33,7 @@ asyncio.run(main())
 """
 
 
-async def test_durable_before_promised(app: OnCue) -> None:
+async def test_durable_before_promised(app: OnCue, backend: Backend) -> None:
     @app.task(name="t")
     async def t() -> None: ...
 
@@ -48,15 +45,13 @@ async def test_durable_before_promised(app: OnCue) -> None:
         found = await app.jobs.get(int(done.stdout))
         assert found is not None
         assert found.state == "scheduled"
-        with closing(sqlite3.connect(path_of(app.url), isolation_level=None)) as mine:
-            mine.execute("BEGIN IMMEDIATE")
-            rolled_back = await app.schedule(t.call(), connection=mine)
-            mine.execute("ROLLBACK")
-            mine.execute("BEGIN IMMEDIATE")
+        with backend.connect() as mine:
+            rolled_back = await app.schedule(t.call(), key="rolled back", connection=mine)
+            mine.rollback()
             committed = await app.schedule(t.call(), key="kept", connection=mine)
-            mine.execute("COMMIT")
-        # The id of what was taken back is free again, so the key tells which of the two is there.
-        assert rolled_back.id == committed.id
+            mine.commit()
+        gone = await app.jobs.get(rolled_back.id)
+        assert gone is None or gone.key == "kept"
         stored = await app.jobs.get(committed.id)
         assert stored is not None
         assert stored.key == "kept"
@@ -302,12 +297,12 @@ async def test_restoring_a_backup_sends_nothing_twice_by_itself(bench: Bench) ->
     assert await bench.ids(heir) == [running, due]
 
 
-def test_a_row_that_was_handled_is_not_handled_again(tmp_path: Path) -> None:
+def test_a_row_that_was_handled_is_not_handled_again(backend: Backend) -> None:
     """A source's row whose handler left its due value alone runs once; a new value makes another job."""
     from tests.source.stage import Stage
 
     async def live() -> list[object]:
-        stage = Stage(tmp_path / "trial.db")
+        stage = Stage(backend)
         stage.app.source(
             table="free_trials",
             key="question-{id}",

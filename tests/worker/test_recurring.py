@@ -12,6 +12,7 @@ import pytest
 from oncue import OnCue, errors
 from oncue.clock import from_us
 from oncue.cron import jitter_us
+from tests.databases import Backend
 from tests.store.kit import T0, HandClock, S
 from tests.worker.conftest import Make, until_state
 
@@ -288,7 +289,7 @@ def test_two_schedules_of_one_name_are_refused(still: OnCue) -> None:
 
 
 async def test_a_schedule_that_this_version_cannot_read_rests_and_holds_up_no_other(
-    still: OnCue, clock: HandClock, caplog: pytest.LogCaptureFixture
+    still: OnCue, backend: Backend, clock: HandClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     @still.every(60, name="good")
     async def good() -> None: ...
@@ -299,9 +300,7 @@ async def test_a_schedule_that_this_version_cannot_read_rests_and_holds_up_no_ot
     async with still:
         planner = still.service(worker=False).planner
         await planner.sync()
-        await still.store.write(
-            lambda conn: conn.execute("UPDATE oncue_schedule SET expression = '@solstice' WHERE name = 'newer'")
-        )
+        backend.execute("UPDATE oncue_schedule SET expression = '@solstice' WHERE name = 'newer'")
         clock.move(61)
         assert await planner.run_once() == 1
         assert "newer can't be read by this version" in caplog.text

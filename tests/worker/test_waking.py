@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from oncue import OnCue, Retry
+from tests.databases import Backend
 from tests.worker.conftest import until_state
 
 
@@ -47,11 +48,11 @@ def test_results_are_waited_for_on_one_loop_after_another(tmp_path: Path) -> Non
     assert [asyncio.run(main()) for _ in range(3)] == [7, 7, 7]
 
 
-async def test_loops_that_schedule_side_by_side_are_each_answered(app: OnCue) -> None:
+async def test_loops_that_schedule_side_by_side_are_each_answered(app: OnCue, backend: Backend) -> None:
     @app.task()
     async def work() -> None: ...
 
-    gate, waits = threading.Event(), threading.Event()
+    waits = threading.Event()
 
     async def other() -> None:
         asked = asyncio.create_task(app.schedule(work.call(), delay=60))
@@ -60,14 +61,13 @@ async def test_loops_that_schedule_side_by_side_are_each_answered(app: OnCue) ->
         await asked
 
     async with app:
-        held = asyncio.create_task(app.store.write(lambda _: gate.wait(30)))
-        mine = asyncio.create_task(app.schedule(work.call(), delay=60))
-        await asyncio.sleep(0)
-        thread = threading.Thread(target=lambda: asyncio.run(other()), daemon=True)
-        thread.start()
-        await asyncio.to_thread(waits.wait, 30)
-        gate.set()
-        await asyncio.gather(held, mine)
+        with backend.locked():
+            mine = asyncio.create_task(app.schedule(work.call(), delay=60))
+            await asyncio.sleep(0)
+            thread = threading.Thread(target=lambda: asyncio.run(other()), daemon=True)
+            thread.start()
+            await asyncio.to_thread(waits.wait, 30)
+        await mine
         await asyncio.to_thread(thread.join, 30)
         assert not thread.is_alive()
         assert (await app.jobs.counts()).scheduled == 2

@@ -233,10 +233,10 @@ async def _sources(app: OnCue) -> list[Check]:
     """Tell how the last sweep of each source went: rows and jobs that differ then stay apart until it is mended."""
     now, checks = app.clock.now(), []
     for one in await app.sources.status():
-        name = f"source {one.name}"
-        if one.drift is not None:
-            troubles = [*one.drift.get("problems", ())]
-            if waiting := one.drift.get("waiting_for_key"):
+        name, drift = f"source {one.name}", one.drift or {}
+        if drift.keys() - {"trigger"}:
+            troubles = [*drift.get("problems", ())]
+            if waiting := drift.get("waiting_for_key"):
                 troubles.append(f"rows {', '.join(map(str, waiting))} wait for a key that another row's job has")
             found = "; ".join(troubles) or f"{one.unreadable} rows can't be read"
             remedy = "Mend the table, its rows, or the declaration in code. The next sweep looks again."
@@ -245,6 +245,8 @@ async def _sources(app: OnCue) -> list[Check]:
             last = "never" if one.swept_at is None else Moment(one.swept_at).near
             remedy = "Start a worker, have a cron call the route, or drop the source's row if the code is gone."
             checks.append(Check(name, "warn", f"last swept: {last}", remedy))
+        elif drift:
+            checks.append(Check(name, "warn", drift["trigger"]))
         else:
             done = f"made {one.made}, moved {one.moved}, cancelled {one.cancelled} jobs so far"
             checks.append(Check(name, "ok", f"swept {Moment(one.swept_at).near}; rows and jobs agree; {done}"))

@@ -24,7 +24,11 @@ T = TypeVar("T")
 
 
 class WorkerRow(msgspec.Struct, array_like=True):
-    """One life of a worker process. Times are microseconds since the epoch."""
+    """One life of a worker process. Times are microseconds since the epoch.
+
+    ``queues``: JSON, a list of names or an object of names and weights; None for all. ``tasks``: a JSON list of those
+    that it knew at its start; None where that isn't known. ``version``: of its OnCue.
+    """
 
     id: int
     name: str
@@ -35,6 +39,8 @@ class WorkerRow(msgspec.Struct, array_like=True):
     seen_at: int
     lease_until: int
     running: int = 0
+    tasks: str | None = None
+    version: str | None = None
 
 
 class ScheduleRow(msgspec.Struct, array_like=True):
@@ -151,14 +157,6 @@ class Store(Protocol):
 
     async def claim(self, request: Claim) -> Claims:
         """Record acks and claim due jobs in one transaction."""
-        ...
-
-    async def write(self, operation: Callable[[Any], T]) -> T:
-        """Run ``operation(connection)`` in a write transaction of its own or a shared one."""
-        ...
-
-    async def read(self, operation: Callable[[Any], T]) -> T:
-        """Run ``operation(connection)`` on the reading connection."""
         ...
 
     async def changed_elsewhere(self) -> bool:
@@ -307,7 +305,7 @@ class Store(Protocol):
         """Learn what ``clock`` needs, before a call of a store that may not be open. Raises a StoreError."""
         ...
 
-    async def within(self, connection: Any, steps: Callable[[], Steps[T]], hint: int) -> T:
+    async def within(self, connection: Any, steps: Callable[[], Steps[T]], hint: int | None) -> T:
         """Run steps in the caller's transaction: of their changes all stay or none, and they hold if it commits.
 
         ``hint``: what changes is due then; others hear of it when it commits. Raises InvalidJob for a connection that
@@ -315,7 +313,7 @@ class Store(Protocol):
         """
         ...
 
-    def within_sync(self, connection: Any, steps: Callable[[], Steps[T]], hint: int) -> T:
+    def within_sync(self, connection: Any, steps: Callable[[], Steps[T]], hint: int | None) -> T:
         """``within``, synchronously; without a connection, in a transaction of its own, also where nothing is open."""
         ...
 

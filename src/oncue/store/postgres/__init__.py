@@ -271,20 +271,20 @@ class PostgresStore(SharedStore):
         if isinstance(self.clock, ServerClock) and not self.clock.is_known:
             self.portal.find_home()
 
-    async def within(self, connection: Any, steps: Callable[[], Steps[T]], hint: int) -> T:
+    async def within(self, connection: Any, steps: Callable[[], Steps[T]], hint: int | None) -> T:
         """Run steps in the caller's transaction, on a connection of any known driver."""
         from oncue.store.postgres.callers import perform_in
 
         # Whenever it is due: by the time that the caller commits it may be near.
-        return await perform_in(connection, steps, self, hint_text(hint))
+        return await perform_in(connection, steps, self, "" if hint is None else hint_text(hint))
 
-    def within_sync(self, connection: Any, steps: Callable[[], Steps[T]], hint: int) -> T:
+    def within_sync(self, connection: Any, steps: Callable[[], Steps[T]], hint: int | None) -> T:
         """``within``, synchronously; without a connection, in a transaction of its own."""
         from oncue.store.postgres.callers import perform_in_sync
 
         if connection is None:
             return self.portal.change(steps, hint)
-        return perform_in_sync(connection, steps, self, hint_text(hint))
+        return perform_in_sync(connection, steps, self, "" if hint is None else hint_text(hint))
 
 
 def _with_args(query: tuple[str, list[Any]]) -> list[Any]:

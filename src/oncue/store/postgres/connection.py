@@ -51,7 +51,7 @@ BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
 async def connect(url: PostgresUrl, timeout: float) -> Connection:
-    """Connect to the server that takes writes. ``timeout``: seconds, for each statement too. Raises what asyncpg does."""
+    """Connect to the server that takes writes. ``timeout``: seconds, for statements too. Raises what asyncpg does."""
     # A pooler between us hands its connections to others too: they must not get our settings or our statements.
     settings = {"application_name": "oncue"} if url.pooled else _SETTINGS
     return cast(

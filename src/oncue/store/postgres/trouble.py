@@ -60,10 +60,18 @@ def is_unreachable(error: BaseException) -> bool:
     )
 
 
+def _said(error: BaseException) -> str:
+    if is_unsent(error):
+        return "the server had ended the connection"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error).strip() or type(error).__name__
+
+
 def translate(error: BaseException, url: PostgresUrl) -> StoreError:
     """Return our error for the driver's."""
     state, where = _state(error), url.shown
-    said = f"{error or type(error).__name__}".strip()
+    said = _said(error)
     if is_standby(error) or isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return StoreReadOnly(
             f"{where} takes no writes now: it is a standby, or set to read-only ({said}). After a failover, name the "

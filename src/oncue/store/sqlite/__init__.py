@@ -211,10 +211,10 @@ class SqliteStore(SharedStore):
     def know_time(self) -> None:
         """The time is this machine's."""
 
-    async def within(self, connection: Any, steps: Callable[[], Steps[T]], hint: int) -> T:
+    async def within(self, connection: Any, steps: Callable[[], Steps[T]], hint: int | None) -> T:
         """Run steps in the transaction of the caller's sqlite3 connection."""
         return self.within_sync(connection, steps, hint)
 
-    def within_sync(self, connection: Any, steps: Callable[[], Steps[T]], hint: int) -> T:
+    def within_sync(self, connection: Any, steps: Callable[[], Steps[T]], hint: int | None) -> T:
         """``within``; without a connection, in a transaction of its own, which creates the file where there is none."""
         return self._sync.run(lambda conn: perform(conn, steps()), connection)

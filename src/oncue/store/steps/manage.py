@@ -93,7 +93,7 @@ def add_worker(row: WorkerRow) -> Steps[int]:
     """Register a worker's life and return its id, the fence of all that it claims."""
     (id,) = yield Ids(1, "worker")
     values = {"id": id, "name": row.name, "host": row.host, "pid": row.pid, "queues": row.queues}
-    yield run("add_worker", **values, now=row.started_at, until=row.lease_until)
+    yield run("add_worker", **values, tasks=row.tasks, version=row.version, now=row.started_at, until=row.lease_until)
     return int(id)
 
 
@@ -197,6 +197,6 @@ def set_progress(worker: int, id: int, attempt: int, progress: Any) -> Steps[boo
     return bool((yield run("set_progress", **values)) == 1)
 
 
-def set_queue(name: str, paused: bool) -> Steps[None]:
-    """Pause or resume a queue for all workers."""
-    yield run("set_queue", name=name, paused=int(paused))
+def set_queue(now: int, name: str, paused: bool) -> Steps[None]:
+    """Pause or resume a queue for all workers. One that is paused already stays paused since then."""
+    yield run("set_queue", name=name, paused=int(paused), now=now)

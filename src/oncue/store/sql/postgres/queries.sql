@@ -268,15 +268,16 @@ SELECT eligible_at FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS N
 ORDER BY eligible_at, id LIMIT 1;
 
 -- name: add_worker
-INSERT INTO oncue_worker (id, name, host, pid, queues, started_at, seen_at, lease_until)
-VALUES (:id::bigint, :name, :host, :pid::int, :queues, :now::bigint, :now::bigint, :until::bigint);
+INSERT INTO oncue_worker (id, name, host, pid, queues, tasks, version, started_at, seen_at, lease_until)
+VALUES (:id::bigint, :name, :host, :pid::int, :queues, :tasks, :version, :now::bigint, :now::bigint, :until::bigint);
 
 -- name: drop_worker
 DELETE FROM oncue_worker WHERE id = :worker::bigint;
 
 -- name: workers
 SELECT coalesce(json_agg(json_build_array(id, name, host, pid, queues, started_at, seen_at, lease_until,
-         (SELECT count(*) FROM oncue_job WHERE worker = w.id AND state = 'running')) ORDER BY id), '[]')::text
+         (SELECT count(*) FROM oncue_job WHERE worker = w.id AND state = 'running'), tasks, version) ORDER BY id),
+         '[]')::text
 FROM oncue_worker AS w;
 
 -- name: jobs_of_worker
@@ -463,24 +464,26 @@ SELECT json_build_object(
 )::text;
 
 -- name: set_queue
-INSERT INTO oncue_queue (name, paused) VALUES (:name, :paused::int)
-ON CONFLICT (name) DO UPDATE SET paused = excluded.paused;
+INSERT INTO oncue_queue AS q (name, paused, paused_at)
+VALUES (:name, :paused::int, CASE WHEN :paused::int = 1 THEN :now::bigint END)
+ON CONFLICT (name) DO UPDATE SET paused = excluded.paused,
+  paused_at = CASE WHEN excluded.paused = 1 THEN coalesce(q.paused_at, excluded.paused_at) END;
 
 -- name: queues
 SELECT coalesce(json_agg(json_build_object(
-  'name', name, 'paused', paused = 1, 'waiting', waiting, 'due', due, 'blocked', blocked, 'running', running)
+  'name', name, 'paused', paused = 1, 'paused_at', paused_at, 'waiting', waiting, 'due', due, 'blocked', blocked, 'running', running)
   ORDER BY name), '[]')::text
 FROM (
-  SELECT name, max(paused) AS paused, sum(waiting)::bigint AS waiting, sum(due)::bigint AS due,
+  SELECT name, max(paused) AS paused, max(paused_at) AS paused_at, sum(waiting)::bigint AS waiting, sum(due)::bigint AS due,
          sum(blocked)::bigint AS blocked, sum(running)::bigint AS running
   FROM (
-    SELECT queue AS name, 0 AS paused,
+    SELECT queue AS name, 0 AS paused, NULL::bigint AS paused_at,
            count(*) FILTER (WHERE state = 'scheduled' AND eligible_at > :now::bigint) AS waiting,
            count(*) FILTER (WHERE state = 'scheduled' AND eligible_at <= :now::bigint) AS due,
            count(*) FILTER (WHERE eligible_at IS NULL) AS blocked,
            count(*) FILTER (WHERE state = 'running') AS running
     FROM oncue_job GROUP BY queue
-    UNION ALL SELECT name, paused, 0, 0, 0, 0 FROM oncue_queue) AS each
+    UNION ALL SELECT name, paused, paused_at, 0, 0, 0, 0 FROM oncue_queue) AS each
   GROUP BY name) AS q;
 
 -- name: blocked_names

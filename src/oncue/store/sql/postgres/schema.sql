@@ -110,7 +110,9 @@ CREATE TABLE oncue_worker (
   pid           integer NOT NULL,
   name          text    NOT NULL,
   host          text    NOT NULL,
-  queues        text
+  queues        text,                 -- JSON: names, or names with their weights; NULL for all
+  tasks         text,                 -- JSON: the names that it knows
+  version       text                  -- of its OnCue
 ) WITH (fillfactor = 50);
 
 CREATE TABLE oncue_schedule (
@@ -170,7 +172,8 @@ CREATE TABLE oncue_limit (
 
 CREATE TABLE oncue_queue (
   name          text    COLLATE "C" PRIMARY KEY,
-  paused        integer NOT NULL DEFAULT 0
+  paused        integer NOT NULL DEFAULT 0,
+  paused_at     bigint
 );
 
 -- Names that jobs wait behind and that were freed outside a claim: the next claim lets their first job go on.

@@ -173,15 +173,15 @@ SELECT eligible_at FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS N
 ORDER BY eligible_at LIMIT 1;
 
 -- name: add_worker
-INSERT INTO oncue_worker (id, name, host, pid, queues, started_at, seen_at, lease_until)
-VALUES (:id, :name, :host, :pid, :queues, :now, :now, :until);
+INSERT INTO oncue_worker (id, name, host, pid, queues, tasks, version, started_at, seen_at, lease_until)
+VALUES (:id, :name, :host, :pid, :queues, :tasks, :version, :now, :now, :until);
 
 -- name: drop_worker
 DELETE FROM oncue_worker WHERE id = :worker;
 
 -- name: workers
 SELECT json_group_array(json_array(id, name, host, pid, queues, started_at, seen_at, lease_until,
-         (SELECT count(*) FROM oncue_job WHERE worker = w.id AND state = 'running')))
+         (SELECT count(*) FROM oncue_job WHERE worker = w.id AND state = 'running'), tasks, version))
 FROM oncue_worker AS w;
 
 -- name: jobs_of_worker

@@ -101,7 +101,9 @@ CREATE TABLE oncue_worker (
   name          TEXT    NOT NULL,
   host          TEXT    NOT NULL,
   pid           INTEGER NOT NULL,
-  queues        TEXT,
+  queues        TEXT,                  -- JSON: names, or names with their weights; NULL for all
+  tasks         TEXT,                  -- JSON: the names that it knows
+  version       TEXT,                  -- of its OnCue
   started_at    INTEGER NOT NULL,
   seen_at       INTEGER NOT NULL,
   lease_until   INTEGER NOT NULL
@@ -161,7 +163,8 @@ CREATE TABLE oncue_limit (
 
 CREATE TABLE oncue_queue (
   name          TEXT    PRIMARY KEY,
-  paused        INTEGER NOT NULL DEFAULT 0
+  paused        INTEGER NOT NULL DEFAULT 0,
+  paused_at     INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE oncue_counter (

@@ -1,0 +1,181 @@
+"""A handler completes its job in its own transaction: its writes and the completion commit together, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from oncue import JobContext, OnCue, Retry
+from oncue.errors import InvalidJob, LeaseLost
+from oncue.worker import WorkerOptions
+from tests.databases import Backend
+from tests.store.kit import S
+from tests.worker.conftest import get, until_state
+
+ONCE = Retry(max_attempts=2, delay=0.0)
+
+
+@pytest.fixture(autouse=True)
+def table(backend: Backend, app: OnCue) -> None:
+    with backend.connect() as mine:
+        mine.execute("CREATE TABLE answers (job INTEGER, attempt INTEGER)")
+        mine.commit()
+
+
+def answers(backend: Backend) -> list[tuple[int, int]]:
+    with backend.connect() as mine:
+        return [tuple(row) for row in mine.execute("SELECT job, attempt FROM answers ORDER BY attempt").fetchall()]
+
+
+async def test_the_writes_and_the_completion_commit_together(app: OnCue, backend: Backend) -> None:
+    @app.task()
+    async def answer(ctx: JobContext) -> str:
+        with backend.connect() as mine:
+            mine.execute(f"INSERT INTO answers VALUES ({ctx.id}, {ctx.attempt})")
+            await ctx.complete(mine, result="stored")
+            mine.commit()
+        return "ignored"
+
+    async with app.worker():
+        handle = await app.schedule(answer.call())
+        assert await handle.result(timeout=30) == "stored"
+        assert answers(backend) == [(handle.id, 1)]
+        row = await get(app, handle.id)
+        assert (row.state, row.attempt, row.result) == ("completed", 1, "stored")
+
+
+async def test_rolled_back_the_attempt_has_failed(app: OnCue, backend: Backend) -> None:
+    @app.task(retry=ONCE)
+    async def answer(ctx: JobContext) -> None:
+        with backend.connect() as mine:
+            mine.execute(f"INSERT INTO answers VALUES ({ctx.id}, {ctx.attempt})")
+            await ctx.complete(mine)
+            (mine.rollback if ctx.attempt == 1 else mine.commit)()
+
+    async with app.worker():
+        handle = await app.schedule(answer.call())
+        await handle.result(timeout=30)
+        assert answers(backend) == [(handle.id, 2)]
+        (first,) = await app.jobs.attempts(handle.id)
+        assert "did not commit" in str(first.error)
+
+
+async def test_what_a_handler_raises_after_its_commit_changes_nothing(
+    app: OnCue, backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.task()
+    async def answer(ctx: JobContext) -> None:
+        with backend.connect() as mine:
+            await ctx.complete(mine)
+            mine.commit()
+        raise ValueError("too late")
+
+    async with app.worker():
+        handle = await app.schedule(answer.call())
+        await handle.result(timeout=30)
+    assert "what came after is ignored" in caplog.text
+
+
+async def test_an_error_before_the_commit_is_retried_as_usual(app: OnCue, backend: Backend) -> None:
+    @app.task(retry=ONCE)
+    async def answer(ctx: JobContext) -> None:
+        with backend.connect() as mine:
+            await ctx.complete(mine)
+            if ctx.attempt == 1:
+                mine.rollback()
+                raise ValueError("the disk is wet")
+            mine.commit()
+
+    async with app.worker():
+        handle = await app.schedule(answer.call())
+        await handle.result(timeout=30)
+        (first,) = await app.jobs.attempts(handle.id)
+        assert first.error == "ValueError: the disk is wet"
+
+
+async def test_a_synchronous_handler_completes_on_its_own_connection(app: OnCue, backend: Backend) -> None:
+    @app.task()
+    def answer(ctx: JobContext) -> None:
+        with backend.connect() as mine:
+            mine.execute(f"INSERT INTO answers VALUES ({ctx.id}, {ctx.attempt})")
+            ctx.complete_sync(mine, result=[1, 2])
+            mine.commit()
+
+    async with app.worker():
+        handle = await app.schedule(answer.call())
+        assert await handle.result(timeout=30) is None or True
+        assert (await get(app, handle.id)).result == [1, 2]
+        assert answers(backend) == [(handle.id, 1)]
+
+
+async def test_a_job_that_was_taken_back_can_not_be_completed(app: OnCue, backend: Backend) -> None:
+    """Another worker rescues the job of one that seems dead; what the first one wrote is rolled back."""
+    told = asyncio.Event()
+    errors: list[LeaseLost] = []
+    go_on = asyncio.Event()
+
+    @app.task(retry=ONCE)
+    async def answer(ctx: JobContext) -> None:
+        if ctx.attempt == 2:
+            return
+        await asyncio.shield(go_on.wait())
+        with backend.connect() as mine:
+            mine.execute(f"INSERT INTO answers VALUES ({ctx.id}, {ctx.attempt})")
+            try:
+                await ctx.complete(mine)
+            except LeaseLost as error:
+                errors.append(error)
+                mine.rollback()
+            told.set()
+
+    async with app.worker(WorkerOptions(lease=3600)) as service:
+        handle = await app.schedule(answer.call())
+        await until_state(app, handle.id, "running")
+        assert service.worker is not None
+        await app.store.rescue(app.clock.now() + 7200 * S, None)
+        go_on.set()
+        await told.wait()
+        await until_state(app, handle.id, "completed")
+    assert len(errors) == 1
+    assert answers(backend) == []
+
+
+async def test_the_next_of_its_group_goes_on_when_it_commits(app: OnCue, backend: Backend) -> None:
+    order: list[str] = []
+
+    @app.task()
+    async def answer(ctx: JobContext, name: str) -> None:
+        order.append(name)
+        with backend.connect() as mine:
+            await ctx.complete(mine)
+            mine.commit()
+
+    async with app.worker():
+        handles = [await app.schedule(answer.call(f"{n}"), group="g") for n in range(5)]
+        for handle in handles:
+            await handle.result(timeout=30)
+    assert order == ["0", "1", "2", "3", "4"]
+
+
+async def test_it_completes_once_and_only_with_a_connection(app: OnCue, backend: Backend) -> None:
+    refused: list[str] = []
+
+    @app.task()
+    async def answer(ctx: JobContext) -> None:
+        try:
+            await ctx.complete(None)
+        except InvalidJob as error:
+            refused.append(str(error))
+        with backend.connect() as mine:
+            await ctx.complete(mine)
+            try:
+                await ctx.complete(mine)
+            except InvalidJob as error:
+                refused.append(str(error))
+            mine.commit()
+
+    async with app.worker():
+        await (await app.schedule(answer.call())).result(timeout=30)
+    assert len(refused) == 2
+    assert "completed in this attempt already" in refused[1]
