@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from oncue import OnCue
+from oncue.cli.doctor import _sources
 from tests.databases import Backend
 from tests.source.stage import TRIALS, Stage
 
@@ -194,6 +195,8 @@ async def test_a_worker_that_may_make_no_triggers_sweeps_and_says_so(
             await stage.work()
             assert stage.ran == [1]
             assert caplog.text.count("no trigger can be made on 'free_trials' (permission denied for") == 1
+            [check] = await _sources(stage.app)
+            assert (check.level, "GRANT TRIGGER ON" in check.found) == ("warn", True)
             # Someone who may makes them once, by the same code; then there is nothing left to make.
             owner.declare(trigger=True)
             async with owner.app:
