@@ -199,7 +199,8 @@ def _alchemy_async(name: str, driver: str, wrap: Callable[[Any], Any]) -> None:
 
 
 def _async_scoped(engine: Any) -> Any:
-    return alchemy_async.async_scoped_session(alchemy_async.async_sessionmaker(engine), asyncio.current_task)
+    # Fixtures run in other tasks than the test: one scope for all.
+    return alchemy_async.async_scoped_session(alchemy_async.async_sessionmaker(engine), lambda: None)
 
 
 _alchemy_async("sqlalchemy-async-session", "asyncpg", alchemy_async.AsyncSession)
