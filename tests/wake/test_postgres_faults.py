@@ -144,6 +144,15 @@ async def test_a_store_that_cannot_send_proves_nothing(dsn: str, said: Log) -> N
         await proved(wake, ear)
 
 
+async def test_the_probe_of_another_process_proves_nothing(dsn: str, said: Log) -> None:
+    async def send(payload: str) -> None:
+        await sender(dsn)("probe:somebody")
+
+    async with hearing(dsn, send, timing=HASTY) as (wake, _):
+        assert "did not arrive" in await said.until("WARNING")
+        assert wake.healthy is not None
+
+
 async def test_a_store_that_never_answers_proves_nothing(dsn: str, said: Log) -> None:
     async def send(payload: str) -> None:
         await asyncio.Event().wait()
