@@ -38,7 +38,7 @@ class Sizes:
     crash_jobs: int = 100
     crash_cap_s: float = 30.0
     fleet: int = 8
-    fleet_delay_s: float = 25.0  # the slowest peer needs 15 s to enqueue, and eight processes some to start
+    fleet_delay_s: float = 20.0  # the slowest peer needs 8 s to enqueue, and eight processes some to start
 
 
 SIZES = {"sqlite": Sizes(), "postgres": Sizes(single_jobs=2000, enqueue_rounds=5, crash_cap_s=60.0)}

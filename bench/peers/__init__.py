@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ALL_WORK = frozenset({"lateness", "drain", "enqueue", "idle", "crash", "together", "elsewhere"})
+SLOW_WORK = ALL_WORK - {"together"}  # for whom that would take many minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +128,19 @@ _POSTGRES = (
         "peers",
         "bench.peers.procrastinate_postgres",
         store="postgres",
+        work=SLOW_WORK,
         bulk=True,
         singles="50 callers, pool of 4",
         note="history kept, 1 at a time, poll of 5 s for due jobs, bulk 10,000 a call",
+    ),
+    Spec(
+        "dbos",
+        "peers",
+        "bench.peers.dbos_postgres",
+        store="postgres",
+        work=SLOW_WORK,
+        singles="50 callers, pool of 20",
+        note="history kept, no limit at a time, queue polled once a second, takes over what any host left behind",
     ),
 )
 
