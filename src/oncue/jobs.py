@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from oncue.clock import SECOND, Clock
 from oncue.errors import UnknownJob
 from oncue.job import State
@@ -67,21 +69,27 @@ class Jobs:
         from oncue.store.views import WorkerView
 
         now, dead = self._clock.now(), await self._store.proved_dead()
-        return [
-            WorkerView(
-                row.id,
-                row.name,
-                "dead" if row.id in dead else "alive" if row.seen_at > now - _SILENT else "silent",
-                row.host,
-                row.pid,
-                None if row.queues is None else row.queues.split(","),
-                row.running,
-                row.started_at,
-                row.seen_at,
-                row.lease_until,
+        views = []
+        for row in await self._store.workers():
+            queues = None if row.queues is None else msgspec.json.decode(row.queues)
+            views.append(
+                WorkerView(
+                    row.id,
+                    row.name,
+                    "dead" if row.id in dead else "alive" if row.seen_at > now - _SILENT else "silent",
+                    row.host,
+                    row.pid,
+                    None if queues is None else sorted(queues),
+                    row.running,
+                    row.started_at,
+                    row.seen_at,
+                    row.lease_until,
+                    weights=queues if isinstance(queues, dict) else None,
+                    tasks=None if row.tasks is None else msgspec.json.decode(row.tasks),
+                    version=row.version,
+                )
             )
-            for row in await self._store.workers()
-        ]
+        return views
 
     async def run_now(self, id: int) -> None:
         """Make a waiting job due now. Raises UnknownJob, or InvalidJob where it runs or is final."""

@@ -27,14 +27,25 @@ async def why(job: JobView, store: Store, now: int, workers: Sequence[WorkerView
     queue = next((queue for queue in await store.queues(now) if queue.name == job.queue), None)
     if queue is not None and queue.paused:
         reasons.append(f"its queue {job.queue!r} is paused (`oncue queues resume {job.queue}`)")
-    able = [worker for worker in workers if worker.queues is None or job.queue in worker.queues]
-    if not any(worker.state == "alive" for worker in able):
-        reasons.append(f"no worker for queue {job.queue!r} is alive")
+    if (missing := lacking(job, workers)) is not None:
+        reasons.append(missing)
     if not reasons:
         reasons.append("it is due: the next free worker takes it")
     if job.attempt and (last := (await store.attempts(job.id))[-1:]):
         reasons.append(f"attempt {last[0].attempt} was {last[0].outcome}" + _because(last[0].reason or last[0].error))
     return "; ".join(reasons)
+
+
+def lacking(job: JobView, workers: Sequence[WorkerView]) -> str | None:
+    """Return what keeps every worker from running this job; None where one that is alive can."""
+    alive = [worker for worker in workers if worker.state == "alive"]
+    able = [worker for worker in alive if worker.serves(job.queue)]
+    if not able:
+        return f"no worker for queue {job.queue!r} is alive"
+    if any(worker.knows(job.task) for worker in able):
+        return None
+    where = f" in queue {job.queue!r}" if any(worker.knows(job.task) for worker in alive) else ""
+    return f"no worker{where} knows task {job.task!r}: start one with the code that declares it"
 
 
 def _because(reason: str | None) -> str:

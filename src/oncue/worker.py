@@ -67,15 +67,19 @@ class WorkerOptions:
         for name in ("look_ahead", "ack_delay", "grace"):
             if not (value := getattr(self, name)) >= 0:
                 raise ConfigError(f"{name} is at least 0 seconds, not {value!r}.")
-        if isinstance(self.queues, str) or (names := self.queue_names) is not None and not all(
-            isinstance(name, str) and name for name in names
-        ):
+        self._check_queues()
+
+    def _check_queues(self) -> None:
+        names: Collection[object] | None = self.queues
+        if names is None:
+            return
+        if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
             raise ConfigError(
                 f"queues is a set of names, such as {{'mail'}}, or names with weights, such as {{'mail': 3}}, "
                 f"not {self.queues!r}."
             )
         least, most = _WEIGHTS
-        for queue, weight in self.weights.items() if self.weights is not None else ():
+        for queue, weight in (self.weights or {}).items():
             if type(weight) not in (int, float) or not least <= weight <= most:
                 raise ConfigError(f"the weight of queue {queue!r} is a number from {least} to {most}, not {weight!r}.")
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
 
+import oncue
 from tests.cli.stage import Stage
 from tests.worker.conftest import until_state
 
@@ -109,11 +112,15 @@ def test_a_paused_queue_keeps_its_jobs(stage: Stage) -> None:
     asyncio.run(schedule())
     paused = stage.here("queues", "pause", "default")
     assert (paused.stdout, paused.stderr) == ("default\tpaused\n", "")
-    assert stage.lines("queues", "list") == [["default", "yes", "0", "1", "0", "0"]]
+    ((*fields, since),) = stage.lines("queues", "list")
+    assert fields == ["default", "yes", "0", "1", "0", "0"]
+    assert stage.here("queues", "pause", "default").exit_code == 0
+    (queue,) = stage.json("queues", "list")
+    assert queue["paused_at"] == since, "a queue that is paused already stays paused since then"
     assert stage.json("drain", "trial:app")["ran"] == 0
     assert stage.here("queues", "resume", "default").stdout == "default\tresumed\n"
     (queue,) = stage.json("queues", "list")
-    assert (queue["name"], queue["paused"], queue["due"]) == ("default", False, 1)
+    assert (queue["name"], queue["paused"], queue["paused_at"], queue["due"]) == ("default", False, None, 1)
     unknown = stage.here("queues", "pause", "defualt")
     assert unknown.stderr == "No job of queue 'defualt' is here now. Queues that are known: default.\n"
     assert stage.json("drain", "trial:app")["ran"] == 1
@@ -131,5 +138,10 @@ async def test_workers_shows_who_runs_what(stage: Stage) -> None:
         await until_state(app, handle.id, "cancelled")
     (worker,) = json.loads(done.stdout)
     assert (worker["state"], worker["queues"]) == ("alive", None)
-    assert worker["jobs"] == [{"id": handle.id, "task": "hang"}]
-    assert plain.stdout.rstrip("\n").split("\t")[-1] == f"{handle.id} hang"
+    (job,) = worker["jobs"]
+    assert (job["id"], job["task"]) == (handle.id, "hang")
+    assert worker["started_at"] <= job["started_at"] <= worker["lease_until"]
+    assert worker["tasks"] == ["fail", "greet", "hang", "nightly"]
+    assert (worker["host"], worker["pid"]) == (socket.gethostname(), os.getpid())
+    assert worker["version"] == oncue.__version__
+    assert plain.stdout.rstrip("\n").split("\t")[-1] == f"{handle.id} hang since {job['started_at']}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 import msgspec
 
 from oncue.cli.common import Commands, as_json, database, opened, run
-from oncue.cli.output import moment, show
+from oncue.cli.output import Moment, moment, on_terminal, show
 from oncue.store.views import JobView, QueueView, WorkerView
 
 _MOST_SHOWN = 1000
@@ -29,8 +30,9 @@ def list_(database: str | None, as_json: bool) -> None:
         async with opened(database) as app:
             return await app.store.queues(app.clock.now())
 
-    records = [msgspec.to_builtins(queue) for queue in run(work())]
-    show(records, ("name", "paused", "waiting", "due", "blocked", "running"), as_json, empty="no queues")
+    records = [{**msgspec.to_builtins(queue), "paused_at": moment(queue.paused_at)} for queue in run(work())]
+    columns = ("name", "paused", "waiting", "due", "blocked", "running", "paused_at")
+    show(records, columns, as_json, empty="no queues")
 
 
 @queues.command()
@@ -67,7 +69,10 @@ def _set(name: str, database: str | None, paused: bool) -> None:
 @database
 @as_json
 def workers(database: str | None, as_json: bool) -> None:
-    """List the workers: who is alive, what they run, until when their lease holds."""
+    """List the workers: who is alive, what they run since when, which queues they serve, until when their lease holds.
+
+    Of running jobs the newest 1000 are shown.
+    """
 
     async def work() -> tuple[Sequence[WorkerView], list[JobView]]:
         async with opened(database) as app:
@@ -80,12 +85,31 @@ def workers(database: str | None, as_json: bool) -> None:
             "started_at": moment(worker.started_at),
             "seen_at": moment(worker.seen_at),
             "lease_until": moment(worker.lease_until),
-            "jobs": [{"id": job.id, "task": job.task} for job in jobs if job.worker == worker.id],
-            "runs": ", ".join(f"{job.id} {job.task}" for job in jobs if job.worker == worker.id),
+            "jobs": [
+                {"id": job.id, "task": job.task, "started_at": moment(job.started_at)}
+                for job in jobs
+                if job.worker == worker.id
+            ],
         }
         for worker in found
     ]
-    if as_json:
-        records = [{name: value for name, value in record.items() if name != "runs"} for record in records]
-    columns = ("id", "name", "state", "queues", "running", "started_at", "seen_at", "lease_until", "runs")
+    if not as_json:
+        for record in records:
+            record["runs"] = ", ".join(_running(job) for job in record["jobs"])
+            record["queues"] = _with_weights(record["queues"], record["weights"])
+    columns = (
+        "id", "name", "state", "queues", "running", "started_at", "seen_at", "lease_until", "host", "pid", "version",
+        "runs",
+    )  # fmt: skip
     show(records, columns, as_json, empty="no workers are registered: start one with `oncue worker module:app`")
+
+
+def _running(job: Mapping[str, Any]) -> str:
+    since: Moment = job["started_at"]
+    return f"{job['id']} {job['task']} since {since.near if on_terminal() else since.iso}"
+
+
+def _with_weights(queues: Sequence[str] | None, weights: Mapping[str, float] | None) -> str:
+    if queues is None:
+        return "all"
+    return ", ".join(queues if weights is None else [f"{name}={weights[name]:g}" for name in queues])

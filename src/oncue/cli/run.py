@@ -18,6 +18,7 @@ import click
 
 from oncue.app import OnCue
 from oncue.cli.common import fail, load_app
+from oncue.errors import ConfigError
 from oncue.worker import WorkerOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,7 +29,8 @@ _above_zero = click.FloatRange(0, min_open=True)
 def _worker_options(command: F) -> F:
     for option in reversed(
         (
-            click.option("--queues", metavar="A,B", help="Only these queues.  [default: all]"),
+            click.option("--queues", metavar="A,B",
+                         help="Only these queues; A=3,B=1: with so much of the starts each.  [default: all]"),
             click.option("--concurrency", type=click.IntRange(1), default=200, show_default=True, help="Jobs at once."),
             click.option("--threads", type=click.IntRange(1), default=32, show_default=True, help="Synchronous ones."),
             click.option("--lease", type=_above_zero, default=10.0, show_default=True,
@@ -139,10 +141,28 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _options(queues: str | None, name: str | None, **numbers: Any) -> WorkerOptions:
-    names = None if queues is None else frozenset(part.strip() for part in queues.split(",") if part.strip())
-    if names is not None and not names:
+    try:
+        chosen = None if queues is None else _queues(queues)
+        return WorkerOptions(queues=chosen, name=name or f"{socket.gethostname()}-{os.getpid()}", **numbers)
+    except ConfigError as error:
+        raise click.UsageError(f"--queues: {error}" if queues is not None else str(error)) from None
+
+
+def _queues(text: str) -> frozenset[str] | dict[str, float]:
+    """Read ``a,b`` as names, and ``a=3,b`` as names with weights, which are 1 where none is given."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
         raise click.UsageError("--queues names no queue.")
-    return WorkerOptions(queues=names, name=name or f"{socket.gethostname()}-{os.getpid()}", **numbers)
+    if not any("=" in part for part in parts):
+        return frozenset(parts)
+    weights: dict[str, float] = {}
+    for part in parts:
+        name, _, weight = (each.strip() for each in part.partition("="))
+        try:
+            weights[name] = float(weight) if "=" in part else 1.0
+        except ValueError:
+            raise click.UsageError(f"--queues: {part!r} has no number behind its '=', as in mail=3.") from None
+    return weights
 
 
 def _ready_line(app: OnCue, options: WorkerOptions | None) -> str:

@@ -122,7 +122,8 @@ class SharedStore:
 
     async def set_queue(self, name: str, paused: bool) -> None:
         """Pause or resume a queue for all workers."""
-        await self.change(lambda: manage.set_queue(name, paused), self.clock.now())
+        now = self.clock.now()
+        await self.change(lambda: manage.set_queue(now, name, paused), now)
 
     async def hold_due(self, now: int) -> int:
         """After a restore: hold what came due by ``now``; return how many."""

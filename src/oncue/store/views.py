@@ -83,7 +83,10 @@ class Backlog(msgspec.Struct, frozen=True):
 
 
 class QueueView(msgspec.Struct, frozen=True):
-    """A queue that has jobs or was paused once. ``waiting``: not due yet; ``blocked``: behind another job or a cap."""
+    """A queue that has jobs or was paused once. ``waiting``: not due yet; ``blocked``: behind another job or a cap.
+
+    ``paused_at``: since when it is paused, in microseconds since the epoch.
+    """
 
     name: str
     paused: bool
@@ -91,11 +94,14 @@ class QueueView(msgspec.Struct, frozen=True):
     due: int
     blocked: int
     running: int
+    paused_at: int | None = None
 
 
 class WorkerView(msgspec.Struct, frozen=True):
     """A registered worker. Times are microseconds since the epoch, UTC; ``queues`` is None for all.
 
+    ``weights``: those of its queues, where they have any. ``tasks``: what it knew at its start, None where that isn't
+    recorded. ``version``: of its OnCue.
     ``state``: ``alive``; ``silent`` where no sign of life came for two minutes; ``dead`` where its process is known to
     have ended.
     """
@@ -110,6 +116,17 @@ class WorkerView(msgspec.Struct, frozen=True):
     started_at: int
     seen_at: int
     lease_until: int
+    weights: dict[str, float] | None = None
+    tasks: list[str] | None = None
+    version: str | None = None
+
+    def knows(self, task: str) -> bool:
+        """Whether it can run a task, as far as is recorded."""
+        return self.tasks is None or task in self.tasks
+
+    def serves(self, queue: str) -> bool:
+        """Whether it takes jobs from a queue."""
+        return self.queues is None or queue in self.queues
 
 
 class Blocker(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,15 @@ class Claimer:
 
     async def claim(self, request: Claim) -> Claims:
         """Record acks and claim due jobs. What could be done is in the answer, also where the rest failed."""
+        found = await self._claim(request)
+        back = [ack.eligible_at for ack in request.acks if ack.outcome == "released" and ack.id not in found.unwritten]
+        if back and (hint := self._store.hint(min(back))):
+            # Others may be free for what this worker gave back. They look by themselves, later, where this is lost.
+            with contextlib.suppress(StoreError):
+                await self._store.announce(hint)
+        return found
+
+    async def _claim(self, request: Claim) -> Claims:
         free = [ack for ack in request.acks if not ack.release]
         bound = [ack for ack in request.acks if ack.release]
         if not free:

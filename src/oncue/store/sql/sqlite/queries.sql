@@ -354,23 +354,25 @@ SELECT json_object(
 );
 
 -- name: set_queue
-INSERT INTO oncue_queue (name, paused) VALUES (:name, :paused)
-ON CONFLICT (name) DO UPDATE SET paused = excluded.paused;
+INSERT INTO oncue_queue AS q (name, paused, paused_at) VALUES (:name, :paused, CASE WHEN :paused = 1 THEN :now END)
+ON CONFLICT (name) DO UPDATE SET paused = excluded.paused,
+  paused_at = CASE WHEN excluded.paused = 1 THEN coalesce(q.paused_at, excluded.paused_at) END;
 
 -- name: queues
 SELECT json_group_array(json_object(
-  'name', name, 'paused', json(CASE WHEN paused THEN 'true' ELSE 'false' END),
+  'name', name, 'paused', json(CASE WHEN paused THEN 'true' ELSE 'false' END), 'paused_at', paused_at,
   'waiting', coalesce(waiting, 0), 'due', coalesce(due, 0), 'blocked', coalesce(blocked, 0),
   'running', coalesce(running, 0)))
 FROM (
-  SELECT name, max(paused) AS paused, sum(waiting) AS waiting, sum(due) AS due, sum(blocked) AS blocked,
-         sum(running) AS running
+  SELECT name, max(paused) AS paused, max(paused_at) AS paused_at, sum(waiting) AS waiting, sum(due) AS due,
+         sum(blocked) AS blocked, sum(running) AS running
   FROM (
-    SELECT queue AS name, 0 AS paused, sum(state = 'scheduled' AND eligible_at > :now) AS waiting,
+    SELECT queue AS name, 0 AS paused, NULL AS paused_at,
+           sum(state = 'scheduled' AND eligible_at > :now) AS waiting,
            sum(state = 'scheduled' AND eligible_at <= :now) AS due, sum(eligible_at IS NULL) AS blocked,
            sum(state = 'running') AS running
     FROM oncue_job GROUP BY queue
-    UNION ALL SELECT name, paused, 0, 0, 0, 0 FROM oncue_queue)
+    UNION ALL SELECT name, paused, paused_at, 0, 0, 0, 0 FROM oncue_queue)
   GROUP BY name ORDER BY name);
 
 -- name: blocked_names
