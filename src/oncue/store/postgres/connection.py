@@ -32,6 +32,8 @@ _LOCK_WAIT = "3s"
 # another at times and are a hundred times slower, so what they would choose is ruled out.
 _SETTINGS = {
     "application_name": "oncue",
+    # A due value reads the same on every connection, and CURRENT_DATE in a source's condition is UTC's, as on SQLite.
+    "timezone": "UTC",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "enable_sort": "off",
@@ -53,7 +55,7 @@ BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 async def connect(url: PostgresUrl, timeout: float) -> Connection:
     """Connect to the server that takes writes. ``timeout``: seconds, for statements too. Raises what asyncpg does."""
     # A pooler between us hands its connections to others too: they must not get our settings or our statements.
-    settings = {"application_name": "oncue"} if url.pooled else _SETTINGS
+    settings = {name: _SETTINGS[name] for name in ("application_name", "timezone")} if url.pooled else _SETTINGS
     return cast(
         "Connection",
         await asyncpg.connect(
