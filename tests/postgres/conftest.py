@@ -30,7 +30,7 @@ class Base:
     def rows(self, text: str) -> list[tuple[object, ...]]:
         """Return the rows of a statement."""
         with psycopg.connect(self.url, autocommit=True) as conn:
-            found: list[tuple[object, ...]] = conn.execute(text).fetchall()  # type: ignore[call-overload]
+            found: list[tuple[object, ...]] = conn.execute(text).fetchall()
             return found
 
     def value(self, text: str) -> object:

@@ -20,6 +20,7 @@ from oncue.store.postgres import schema, state
 from oncue.store.postgres.claim import Claimer
 from oncue.store.postgres.clock import ServerClock
 from oncue.store.postgres.connection import Connection, Pool
+from oncue.store.postgres.history import History
 from oncue.store.postgres.insert import Inserter
 from oncue.store.postgres.lease import LeaseKeeper
 from oncue.store.postgres.run import named, perform
@@ -51,6 +52,7 @@ class PostgresStore(SharedStore):
         self._pool: Pool | None = None
         self._claimer = Claimer(self)
         self._inserter = Inserter(self)
+        self._history = History(self)
         self._portal: Portal | None = None
         self._sources: PostgresSources | None = None
         self._lives: Path | None = None
@@ -208,7 +210,8 @@ class PostgresStore(SharedStore):
         return await self.change(manage.unblock, locked=True)
 
     async def prune(self, now: int, count: int) -> int:
-        """Delete up to ``count`` finished jobs whose retention is over."""
+        """Delete up to ``count`` finished jobs whose retention is over. Once a day, keep the history's partitions."""
+        await self._history.keep(now)
         if not await self.look(lambda: manage.prunable(now)):
             return 0
         return await self.change(lambda: manage.prune(now, count))

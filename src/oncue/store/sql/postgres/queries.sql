@@ -333,17 +333,25 @@ DELETE FROM oncue_finished WHERE id = :id::bigint;
 UPDATE oncue_job SET progress = :progress WHERE id = :id::bigint AND worker = :worker::bigint AND attempt = :attempt::int;
 
 -- name: prunable
-SELECT EXISTS (SELECT 1 FROM oncue_finished WHERE expires_at <= :now::bigint)
+SELECT EXISTS (SELECT 1 FROM oncue_finished_rest WHERE expires_at <= :now::bigint)
+    OR EXISTS (SELECT 1 FROM oncue_finished WHERE expires_at <= :now::bigint - 172800000000)
     OR EXISTS (SELECT 1 FROM oncue_worker WHERE lease_until < :before::bigint)
     OR EXISTS (SELECT 1 FROM oncue_limit WHERE tat < :before::bigint AND backlog < :before::bigint);
 
 -- name: prune_attempts
+-- In partitions by day rows stay up to two days longer: by then most days were dropped whole, with no row deleted.
 DELETE FROM oncue_attempt WHERE job = ANY (ARRAY(
-  SELECT id FROM oncue_finished WHERE expires_at <= :now::bigint ORDER BY expires_at LIMIT :count::int));
+  (SELECT id FROM oncue_finished_rest WHERE expires_at <= :now::bigint ORDER BY expires_at LIMIT :count::int)
+  UNION ALL
+  (SELECT id FROM oncue_finished WHERE expires_at <= :now::bigint - 172800000000 ORDER BY expires_at LIMIT :count::int)
+  LIMIT :count::int));
 
 -- name: prune_finished
 DELETE FROM oncue_finished WHERE id = ANY (ARRAY(
-  SELECT id FROM oncue_finished WHERE expires_at <= :now::bigint ORDER BY expires_at LIMIT :count::int));
+  (SELECT id FROM oncue_finished_rest WHERE expires_at <= :now::bigint ORDER BY expires_at LIMIT :count::int)
+  UNION ALL
+  (SELECT id FROM oncue_finished WHERE expires_at <= :now::bigint - 172800000000 ORDER BY expires_at LIMIT :count::int)
+  LIMIT :count::int));
 
 -- name: prune_workers
 DELETE FROM oncue_worker AS w WHERE lease_until < :before::bigint
