@@ -64,7 +64,8 @@ def test_due_jobs_without_a_worker_fail_and_say_what_to_do(stage: Stage) -> None
     answer = stage.json("doctor", code=1)
     assert levels(answer)["overdue jobs"] == "warn"
     assert levels(answer)["queues"] == "warn"
-    assert "default is paused, 1 job of it due" in found(answer, "queues")
+    assert "default is paused since" in found(answer, "queues")
+    assert "1 job of it due" in found(answer, "queues")
     assert "oncue queues resume" in found(answer, "queues")
 
 
@@ -92,6 +93,26 @@ def test_a_task_that_the_code_lacks_is_found(stage: Stage) -> None:
     answer = stage.json("doctor", "trial:app", code=1)
     assert "greet" in found(answer, "code")
     assert "aliases" in found(answer, "code")
+
+
+@pytest.mark.parametrize(("delay", "level"), [(0, "FAIL"), (3600, "warn")])
+async def test_a_task_that_no_worker_knows_is_named(stage: Stage, delay: float, level: str) -> None:
+    names = stage.load()
+    async with names["app"].worker():
+        newer = stage.app()
+
+        @newer.task(name="newest")
+        async def newest() -> None: ...
+
+        async with newer:
+            handle = await newer.schedule(newest.call(), delay=delay)
+            why = await newer.jobs.why((await newer.jobs.list())[0])
+        answer = json.loads((await asyncio.to_thread(stage.apart, "doctor", "--json")).stdout)
+        shown = await asyncio.to_thread(stage.apart, "jobs", "show", str(handle.id))
+    assert levels(answer)["tasks"] == level
+    assert "no worker knows task newest, which 1 job asked for" in found(answer, "tasks")
+    assert "no worker knows task 'newest': start one with the code that declares it" in why
+    assert "no worker knows task 'newest'" in shown.stdout
 
 
 @pytest.mark.parametrize(("secret", "level"), [("", "warn"), ("short", "FAIL"), (f"{SECRET},{SECRET}2", "ok")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 import click
@@ -110,7 +111,13 @@ async def _wake(app: OnCue) -> list[Check]:
 
 async def _jobs_and_workers(app: OnCue) -> list[Check]:
     workers, counts = await app.jobs.workers(), await app.jobs.counts()
-    return [_workers(workers, counts, app.clock.now()), await _paused(app), await _overdue(app), await _discarded(app)]
+    return [
+        _workers(workers, counts, app.clock.now()),
+        await _tasks(app, workers),
+        await _paused(app),
+        await _overdue(app),
+        await _discarded(app),
+    ]
 
 
 def _workers(workers: Sequence[WorkerView], counts: Counts, now: int) -> Check:
@@ -131,12 +138,27 @@ def _workers(workers: Sequence[WorkerView], counts: Counts, now: int) -> Check:
     return Check("workers", "ok", found)
 
 
+async def _tasks(app: OnCue, workers: Sequence[WorkerView]) -> Check:
+    """Name the tasks that jobs wait for and no worker knows: nobody will run these jobs, and nobody tries to."""
+    alive = [one for one in workers if one.state == "alive"]
+    due = await app.store.overdue(app.clock.now(), _MOST)
+    waiting = {job.id: job for job in [*due, *await app.jobs.list(state=["scheduled"], limit=_MOST)]}
+    missing = Counter(job.task for job in waiting.values() if not any(one.knows(job.task) for one in alive))
+    if not alive or not missing:
+        return Check("tasks", "ok", "no job waits for one that the workers lack")
+    found = "; ".join(f"no worker knows task {task}, which {_jobs(count)} asked for" for task, count in missing.items())
+    remedy = "Deploy the code that has them, keep old names in aliases=(...), or cancel the jobs."
+    return Check("tasks", "FAIL" if any(job.task in missing for job in due) else "warn", found, remedy)
+
+
 async def _paused(app: OnCue) -> Check:
     """Name paused queues: what a person stopped, a person has to start again, and may have forgotten."""
     paused = [queue for queue in await app.store.queues(app.clock.now()) if queue.paused]
     if not paused:
         return Check("queues", "ok", "none is paused")
-    found = "; ".join(f"{queue.name} is paused, {_jobs(queue.due)} of it due" for queue in paused)
+    found = "; ".join(
+        f"{queue.name} is paused{_since(queue.paused_at)}, {_jobs(queue.due)} of it due" for queue in paused
+    )
     return Check("queues", "warn", found, "Where that was forgotten: oncue queues resume NAME")
 
 
@@ -275,6 +297,10 @@ async def _code(app: OnCue) -> Check:
     return Check(
         "code", "ok", f"it has the tasks of all {_jobs(len(waiting))} that wait" if waiting else "nothing waits"
     )
+
+
+def _since(moment: int | None) -> str:
+    return "" if moment is None else f" since {Moment(moment).near}"
 
 
 def _jobs(count: int) -> str:
