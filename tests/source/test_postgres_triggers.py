@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from oncue import OnCue
 from oncue.cli.doctor import _sources
+from tests import pgfaults
 from tests.databases import Backend
 from tests.source.stage import TRIALS, Stage
 
@@ -282,3 +283,29 @@ async def test_a_change_by_another_program_wakes_the_worker(postgres: Backend) -
         trial, at = await asyncio.wait_for(ran.get(), 30)
         assert trial == 4
         assert at >= began + 0.5
+
+
+async def test_a_source_works_through_pgbouncer(postgres: Backend) -> None:
+    if pgfaults.PGBOUNCER is None:
+        pytest.skip("PgBouncer isn't installed (Debian's package pgbouncer)")
+    stage = Stage(postgres)
+    stage.db.execute("ALTER TABLE free_trials ALTER next_question_scheduled_for TYPE timestamptz USING NULL")
+    stage.declare(trigger=True)
+    with (
+        pgfaults.PgBouncer(postgres.url, settings={"default_pool_size": "3"}) as bouncer,
+        stage.app.bound_to(f"{bouncer.dsn(postgres.url)}?pgbouncer=true", stage.clock),
+    ):
+        async with stage.app:
+            await stage.app.sources.install()
+            stage.put(1, f"{stage.at(0)}Z")
+            await stage.work()
+            assert stage.ran == [1]
+            stage.put(1, f"{stage.at(10)}Z")
+            for _ in range(3):
+                await stage.sweep()
+            stage.clock.move(10)
+            await stage.work()
+            assert stage.ran == [1, 1]
+            assert await stage.app.sources.reconcile_changed() == 0
+            assert stage.db.notes() == []
+    stage.db.close()
