@@ -103,7 +103,7 @@ async def _psycopg_async(app: OnCue, dsn: str, autocommit: bool) -> AsyncIterato
     connection = await psycopg.AsyncConnection.connect(dsn, autocommit=autocommit)
 
     async def execute(sql: str) -> list[tuple[Any, ...]]:
-        cursor = await connection.execute(sql)  # type: ignore[call-overload]
+        cursor = await connection.execute(sql)
         return await cursor.fetchall() if cursor.description else []
 
     yield Caller(app, connection, True, execute, connection.commit, connection.rollback, _direct)

@@ -97,7 +97,8 @@ def _link(connection: Any, store: PostgresStore) -> Link:
             connection, "django.db.backends.base.base", "BaseDatabaseWrapper"
         ):
             return _django(connection, store)
-    hint = " Take a connection from it first." if hasattr(connection, "connect") or callable(connection) else ""
+    gives = callable(connection) or any(hasattr(connection, name) for name in ("connect", "acquire", "getconn"))
+    hint = " Take a connection from it first." if gives else ""
     raise InvalidJob(f"connection= takes {links.TAKEN}, to {store.url}; not a {type(connection).__name__}.{hint}")
 
 

@@ -17,6 +17,7 @@ TAKEN = (
     "Django's connection"
 )
 _PLACE = re.compile(r"\$(\d+)|%")
+_JSON = re.compile(r"(\$\d+)::(jsonb?)\b")
 _IDLE = 0
 _memories: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
 
@@ -140,12 +141,13 @@ class AsyncpgLink(Link):
 
     async def run(self, statement: Statement) -> Any:
         """Run a statement and return its answer."""
+        sql = numbered(statement.sql)
         if statement.wanted == "count":
-            status = await self.connection.execute(statement.sql, *statement.args)
+            status = await self.connection.execute(sql, *statement.args)
             number = status.rpartition(" ")[2]
             return _read(statement, [], int(number) if number.isdigit() else 0)
         record = sys.modules["asyncpg"].Record
-        return _read(statement, await self.connection.fetch(statement.sql, *statement.args, record_class=record), 0)
+        return _read(statement, await self.connection.fetch(sql, *statement.args, record_class=record), 0)
 
 
 class AlchemyLink(Link):
@@ -167,12 +169,18 @@ class AlchemyLink(Link):
 
     def run(self, statement: Statement) -> Any:
         """Run a statement and return its answer."""
-        sql, args = (statement.sql, statement.args) if self._numbered else percent(statement)
+        sql, args = (numbered(statement.sql), statement.args) if self._numbered else percent(statement)
         result = self.connection.exec_driver_sql(sql, tuple(args) if args else None)
         return _read(statement, [] if statement.wanted == "count" else result.all(), result.rowcount)
 
 
 _STYLES = {"psycopg": False, "psycopg_async": False, "psycopg2": False, "asyncpg": True}
+
+
+@cache
+def numbered(sql: str) -> str:
+    """Return a text whose JSON arguments are texts to asyncpg, which may encode JSON in the caller's own way."""
+    return _JSON.sub(r"\1::text::\2", sql)
 
 
 def percent(statement: Statement) -> tuple[str, Sequence[Any] | None]:
