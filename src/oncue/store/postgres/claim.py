@@ -148,7 +148,10 @@ class Claimer:
         ):
             return None
         later = [lane[2] for lane in lanes if lane[2] > until]
-        turns = Turns([lane for lane in lanes if lane[2] <= until], request.shares)
+        due = [lane for lane in lanes if lane[2] <= until]
+        # Each statement commits by itself: nobody may see jobs under a lease that is over.
+        await perform(conn, renew(request, peek, takes=bool(due)), self._store.schema_name)
+        turns = Turns(due, request.shares)
         while (turn := turns.pick(request.count - len(found.jobs))) is not None:
             lane, count = turn
             values = {"queue": lane[0], "priority": lane[1], "bound": tasks, "unknown": list(request.unknown)}
@@ -160,7 +163,6 @@ class Claimer:
                 await self._look_on(conn, values, until, found, later)
         found.more = found.more or bool(turns.left)
         found.next_eligible = min(later, default=None)
-        await perform(conn, renew(request, peek, found), self._store.schema_name)
         return found
 
     async def _take_lane(self, conn: Connection, values: dict[str, Any]) -> list[Claimed]:

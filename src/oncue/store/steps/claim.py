@@ -47,7 +47,7 @@ def claim(request: Claim) -> Steps[Claims]:
     request.until = until(request, peek)
     later = yield from _claim_lanes(request, served(peek, request), found)
     found.next_eligible = min(later, default=None)
-    yield from renew(request, peek, found)
+    yield from renew(request, peek, takes=bool(found.jobs))
     return found
 
 
@@ -82,12 +82,14 @@ def served(peek: Peek, request: Claim) -> list[Lane]:
     )
 
 
-def renew(request: Claim, peek: Peek, found: Claims) -> Steps[None]:
-    """Renew the lease where the look and the claim make that necessary."""
+def renew(request: Claim, peek: Peek, *, takes: bool) -> Steps[None]:
+    """Renew the lease where the look, and whether the claim takes jobs, make that necessary."""
+    # The claim may have waited for a lock, or for the server, longer than a lease is.
+    now = max(request.now, peek.now) if request.by_server else request.now
     # An idle worker holds nothing that could be rescued: its row only shows now and then that it lives.
-    floor = request.now + request.lease * 3 // 4 if found.jobs else request.now - _IDLE
+    floor = now + request.lease * 3 // 4 if takes else now - _IDLE
     if peek.lease_until is not None and peek.lease_until < floor:
-        yield run("extend_lease", until=request.now + request.lease, now=request.now, worker=request.worker)
+        yield run("extend_lease", until=now + request.lease, now=now, worker=request.worker)
 
 
 def _claim_lanes(request: Claim, lanes: list[Lane], found: Claims) -> Steps[list[int]]:

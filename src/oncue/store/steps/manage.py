@@ -105,10 +105,11 @@ def jobs_of(worker: int) -> Steps[list[Claimed]]:
 def sign_off(now: int, worker: int) -> Steps[None]:
     """Remove a worker. What it still holds, as after a claim whose answer it did not live to see, is given back."""
     reason = "given back: its worker signed off before it began"
+    # First, so that a claim of it that is still under way comes to nothing, or is seen below.
+    yield run("drop_worker", worker=worker)
     acks = [decide(job, Snoozed(0, reason, released=True), now, job.claimed_at) for job in (yield from jobs_of(worker))]
     if acks:
         yield from write_acks(worker, acks)
-    yield run("drop_worker", worker=worker)
 
 
 def rescue(now: int, retention: int | None, proved: Sequence[tuple[int, str]] = ()) -> Steps[list[tuple[Claimed, Ack]]]:
@@ -124,6 +125,8 @@ def rescue(now: int, retention: int | None, proved: Sequence[tuple[int, str]] = 
             reason = f"worker {worker.name} let its lease end"
         if reason is None:
             continue
+        # First, so that a claim of it that is still under way comes to nothing, or is seen below.
+        yield run("drop_worker", worker=worker.id)
         jobs = yield from jobs_of(worker.id)
         acks = [
             decide(job, Rescued(reason), now, job.claimed_at, "hold", retention, possible_caps(job.task, job.queue))
@@ -131,7 +134,6 @@ def rescue(now: int, retention: int | None, proved: Sequence[tuple[int, str]] = 
         ]
         if acks:
             yield from write_acks(worker.id, acks)
-        yield run("drop_worker", worker=worker.id)
         done += zip(jobs, acks, strict=True)
     return done
 

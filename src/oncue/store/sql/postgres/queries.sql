@@ -208,6 +208,7 @@ WHERE id = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text(:ids::j
 
 -- name: claim_plain
 -- The jobs that nothing binds: no key, no group, no limit. Whoever claims others first takes the advisory lock.
+-- A worker that others gave up meanwhile gets none; while it gets some, its row can't go.
 UPDATE oncue_job
 SET state = 'running', attempt = attempt + 1, worker = :worker::bigint, claimed_at = :now::bigint, blocked_by = NULL
 WHERE id = ANY (ARRAY(
@@ -216,6 +217,7 @@ WHERE id = ANY (ARRAY(
       AND eligible_at <= :until::bigint AND task <> ALL (:unknown::text[])
     ORDER BY eligible_at, id LIMIT :count::int FOR UPDATE SKIP LOCKED))
   AND key IS NULL AND group_name IS NULL AND task <> ALL (:bound::text[])
+  AND :worker::bigint = (SELECT id FROM oncue_worker WHERE id = :worker::bigint FOR KEY SHARE)
 RETURNING id, task, args, queue, priority, scheduled_at, attempt, snoozes, max_attempts, key, group_name, holds,
           blocked_by, when_blocked, cancel, max_late, when_late, metadata, origin, origin_ref, created_at, eligible_at,
           claimed_at;
