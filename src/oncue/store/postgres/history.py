@@ -191,6 +191,8 @@ def _parsed(name: str) -> datetime:
 async def check(conn: Connection, schema: str, now: int) -> Check:
     """Say whether finished jobs go into partitions by day, and how many are in the default one."""
     found: Any = await conn.fetchrow(_LOOK, f'"{schema}"')
+    if found is None:
+        return Check("history", "FAIL", "oncue_finished or oncue_finished_rest is missing", "Restore a backup.")
     rest = max(0, found["rest"])
     if _name(_day(now) + timedelta(days=1)) in found["days"]:
         many = f", and about {rest:,} finished jobs outside them" if rest > _MANY else ""
