@@ -1,0 +1,131 @@
+"""What the faults at random moments have found on PostgreSQL, each at its one moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from oncue.clock import SECOND, SystemClock
+from oncue.job import NewJob
+from oncue.store import Claim, WorkerRow
+from oncue.store.postgres import PostgresStore
+from oncue.store.postgres.run import named
+from tests.databases import POSTGRES, Backend, database
+
+LEASE = 10 * SECOND
+
+
+@pytest.fixture(params=POSTGRES)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    with database(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def store(backend: Backend) -> AsyncIterator[PostgresStore]:
+    made = PostgresStore(backend.url, SystemClock())
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def _worker(store: PostgresStore, lease: int = LEASE) -> int:
+    now = store.clock.now()
+    id, life = await store.register(WorkerRow(0, "w", "elsewhere", 1, None, now, now, now + lease))
+    life.release()
+    return id
+
+
+async def _due(store: PostgresStore, **options: Any) -> int:
+    now = store.clock.now()
+    return (await store.insert(NewJob(0, "work", "{}", "default", 0, now, 5, now, **options))).id
+
+
+def _claim(worker: int, now: int) -> Claim:
+    return Claim(worker, now, now, LEASE, 10)
+
+
+@pytest.mark.parametrize("group", [None, "lane"])
+async def test_a_claim_that_waited_longer_than_a_lease_has_a_whole_one(store: PostgresStore, group: str | None) -> None:
+    worker = await _worker(store, lease=0)
+    job = await _due(store, group=group)
+    began = store.clock.now()
+    found = await store.claim(Claim(worker, began - LEASE, began, LEASE, 10))
+    assert [one.id for one in found.jobs] == [job]
+    (row,) = await store.workers()
+    assert row.lease_until >= began + LEASE
+
+
+async def test_jobs_are_never_seen_under_a_lease_that_is_over(store: PostgresStore, backend: Backend) -> None:
+    """An idle worker's lease is over. Whoever looks while it claims plain jobs must not take them for a dead one's."""
+    worker = await _worker(store, lease=-LEASE)
+    await _due(store)
+    with psycopg.connect(backend.url, autocommit=True) as look:
+        look.execute(_NOTE_LEASE)
+        await store.claim(_claim(worker, store.clock.now()))
+        (seen,) = look.execute("SELECT lease_left FROM seen").fetchall()
+    assert seen[0] > 0
+
+
+_NOTE_LEASE = """
+CREATE TABLE seen (lease_left bigint);
+CREATE FUNCTION note_lease() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  INSERT INTO public.seen SELECT lease_until - (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+  FROM oncue.oncue_worker WHERE id = NEW.worker;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER note_lease AFTER UPDATE ON oncue.oncue_job FOR EACH ROW WHEN (NEW.state = 'running')
+EXECUTE FUNCTION note_lease();
+"""
+
+
+async def test_a_worker_given_up_between_its_look_and_its_claim_gets_nothing(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, job = await _worker(store), await _due(store)
+    look = store._claimer._peek
+
+    async def look_too_early(*args: Any) -> Any:
+        seen = await look(*args)
+        await store.unregister(worker)
+        return seen
+
+    monkeypatch.setattr(store._claimer, "_peek", look_too_early)
+    assert not (await store.claim(_claim(worker, store.clock.now()))).jobs
+    view = await store.job(job)
+    assert view is not None
+    assert view.state == "scheduled"
+
+
+@pytest.mark.parametrize("end", ["rescue", "unregister"])
+async def test_a_claim_under_way_while_its_worker_is_given_up_leaves_no_job_running(
+    store: PostgresStore, backend: Backend, end: str
+) -> None:
+    worker, job = await _worker(store, lease=-LEASE), await _due(store)
+    if end == "rescue":
+        # Only who holds something is rescued.
+        first = await store.claim(_claim(worker, store.clock.now()))
+        assert [one.id for one in first.jobs] == [job]
+        job = await _due(store)
+    now = store.clock.now()
+    values = {"queue": "default", "priority": 0, "bound": [], "unknown": [], "worker": worker, "now": now, "until": now}
+    text, args = named("claim_plain", store.schema_name, {**values, "count": 10})
+    pool = store.pool
+    async with pool.connection() as conn:
+        await conn.execute("BEGIN")
+        assert [row[0] for row in await conn.fetch(text, *args)] == [job]
+        later = now + 2 * LEASE
+        ending = asyncio.ensure_future(store.rescue(later, None) if end == "rescue" else store.unregister(worker))
+        with psycopg.connect(backend.url, autocommit=True) as look:
+            while not look.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall() and not ending.done():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await conn.execute("COMMIT")
+    await ending
+    view = await store.job(job)
+    assert view is not None
+    assert view.state == "scheduled"
