@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Container
+from time import monotonic
 
 from oncue.job import Claimed
 
@@ -37,9 +37,9 @@ class UnknownTasks:
 
     def tell(self) -> None:
         """Log what was met, unless that was done less than a minute ago; then a later call does it."""
-        if not self._untold or time.monotonic() - self._told_at < _PAUSE:
+        if not self._untold or monotonic() - self._told_at < _PAUSE:
             return
-        self._told_at = time.monotonic()
+        self._told_at = monotonic()
         tasks = ", ".join(f"{name!r} (job {id})" for name, id in self._untold.items())
         self._untold.clear()
         log.warning(
