@@ -572,8 +572,10 @@ SELECT coalesce(json_agg(json_build_array(
          coalesce((SELECT t.scheduled_at FROM oncue_attempt AS t WHERE t.job = j.id AND t.attempt = 1), j.scheduled_at),
          j.origin, j.origin_ref, j.task, j.args, j.queue, j.priority)), '[]')::text
 FROM (SELECT * FROM oncue_job WHERE id = ANY (ARRAY(
-  SELECT o.id FROM json_array_elements_text(:prefixes::json) AS p (value) JOIN oncue_job AS o
-    ON o.origin = :origin AND o.origin_ref COLLATE "C" >= p.value || ',' AND o.origin_ref COLLATE "C" < p.value || '-'
+  -- OFFSET 0: each prefix is looked up by the index. Else all jobs of the source are compared with each prefix.
+  SELECT o.id FROM json_array_elements_text(:prefixes::json) AS p (value) CROSS JOIN LATERAL (
+    SELECT id FROM oncue_job
+    WHERE origin = :origin AND origin_ref >= p.value || ',' AND origin_ref < p.value || '-' OFFSET 0) AS o
   UNION
   SELECT id FROM oncue_job
   WHERE key = ANY (ARRAY(SELECT value FROM json_array_elements_text(:keys::json))) AND key IS NOT NULL AND attempt = 0
