@@ -50,8 +50,10 @@ SELECT value FROM oncue_counter WHERE name = 'identity';
 -- The waiting ones are locked: what is decided about them must still hold when this transaction commits.
 SELECT coalesce(json_agg(json_build_array(id, key, started, scheduled_at, created_at, group_name)), '[]')::text FROM (
   SELECT * FROM (
+    -- By id in order, so by a list of ids: else all jobs are read in the order of their ids to find these.
     SELECT id, key, 0 AS started, scheduled_at, created_at, group_name FROM oncue_job
-    WHERE key = ANY (ARRAY(SELECT json_array_elements_text(:keys::json))) AND attempt = 0
+    WHERE attempt = 0 AND key = ANY (ARRAY(SELECT json_array_elements_text(:keys::json))) AND id = ANY (ARRAY(
+      SELECT id FROM oncue_job WHERE key = ANY (ARRAY(SELECT json_array_elements_text(:keys::json))) AND attempt = 0))
     ORDER BY id FOR UPDATE) AS waiting
   UNION ALL
   SELECT id, key, 1, scheduled_at, created_at, group_name FROM oncue_job
