@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
@@ -103,8 +105,10 @@ async def test_schemas_of_one_database_do_not_hear_each_other(dsn: str) -> None:
 
 async def test_who_does_not_listen_holds_no_connection_and_closing_leaves_none(dsn: str) -> None:
     wake, ear = open_wake(None, dsn, sender(dsn)), Ear()
+    before = asyncio.all_tasks()
     await wake.start()
     wake.hint(T0)
+    assert asyncio.all_tasks() == before
     assert await listeners(dsn) == []
     unlisten = wake.listen(ear)
     await ear.anything()
