@@ -52,12 +52,19 @@ def is_unreachable(error: BaseException) -> bool:
     if isinstance(error, (OSError, TimeoutError)):
         return True
     state = _state(error)
+    if _is_pooler(error):
+        return False
     if state[:2] == "08" or state in _AWAY:
         return True
     # asyncpg's own, but those that are about a value.
     return isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)) and not isinstance(
         error, ValueError
     )
+
+
+def _is_pooler(error: BaseException) -> bool:
+    """Tell whether a pooler refused what a server takes: settings of ours, or statements prepared on another session."""
+    return _state(error) in ("26000", "42P05") or "unsupported startup parameter" in str(error)
 
 
 def _said(error: BaseException) -> str:
@@ -82,6 +89,10 @@ def translate(error: BaseException, url: PostgresUrl) -> StoreError:
             f"{where} has no connection left ({said}). A worker process needs four: raise max_connections, or put a "
             "pooler between (then add pgbouncer=true to the URL)."
         )
+    if _is_pooler(error):
+        return StoreError(
+            f"{where}: a pooler stands between us and PostgreSQL ({said}). Add pgbouncer=true to the URL."
+        )
     if is_unreachable(error):
         return StoreUnavailable(
             f"{where} can't be reached, or the connection broke ({said}). What was being written may or may not be "
@@ -96,16 +107,12 @@ def translate(error: BaseException, url: PostgresUrl) -> StoreError:
     if state in ("42P01", "42703", "3F000"):
         return SchemaTooOld(
             f"{where} lacks something of OnCue's tables in schema {url.schema!r} ({said}). Run `oncue migrate`, or "
-            "check that ?schema= is right."
+            "check that ?schema= is right. If a newer OnCue has just migrated them, restart this process with it."
         )
     if state == "42501":
         return StoreError(
             f"{where}: this role may not do that ({said}). docs/how-to/postgresql.md lists the privileges that a "
             "worker and a scheduling application need."
-        )
-    if state in ("26000", "42P05"):
-        return StoreError(
-            f"{where}: a pooler stands between us and PostgreSQL ({said}). Add pgbouncer=true to the URL."
         )
     if state[:2] == "28":
         return StoreError(f"{where}: login refused ({said}). Check the user and password in DATABASE_URL.")
