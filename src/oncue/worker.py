@@ -123,6 +123,7 @@ class Worker:
         self._armed: int | None = None
         self._hinted: int | None = None
         self._changed_elsewhere = False
+        self._doubtful: set[int] = set()
         self._queues = options.queue_names
         self._shares = None if options.weights is None else Shares(options.weights)
         self._life: LifeLock | None = None
@@ -214,7 +215,9 @@ class Worker:
             found = await self.store.claim(request)
         except BaseException:
             self.places.acks[:0] = entries
+            self._doubtful.update(job.id for job, _ in entries)
             raise
+        await self._settle_doubts(entries, found)
         unwritten = set(found.unwritten)
         self.places.acks[:0] = [entry for entry in entries if entry[0].id in unwritten]
         recorded, self.places.recorded = self.places.recorded, []
@@ -227,6 +230,26 @@ class Worker:
         if found.trouble is not None:
             raise found.trouble
         return found
+
+    async def _settle_doubts(self, entries: list[tuple[Claimed, Ack]], found: Claims) -> None:
+        """What was handed in before, when the connection broke, may have come through then: it isn't lost."""
+        doubtful = self._doubtful.intersection(found.lost)
+        self._doubtful.difference_update(job.id for job, _ in entries)
+        if found.trouble is not None:
+            self._doubtful.update(found.unwritten)
+        for _, ack in entries:
+            if ack.id in doubtful and await self._is_recorded(ack):
+                found.lost.remove(ack.id)
+
+    async def _is_recorded(self, ack: Ack) -> bool:
+        mine = (self.id, ack.attempt, ack.outcome)
+        try:
+            job = await self.store.job(ack.id)
+            if job is not None and (job.worker, job.attempt, job.outcome) == mine:
+                return True
+            return any((one.worker, one.attempt, one.outcome) == mine for one in await self.store.attempts(ack.id))
+        except StoreError:
+            return False
 
     def _after_acks(self, entries: list[tuple[Claimed, Ack]], found: Claims) -> None:
         lost = set(found.lost)
@@ -308,9 +331,11 @@ class Worker:
         if not worker or worker != self.id:
             return
         log.error(
-            "worker %s lost its lease: its %d jobs were taken back; it goes on under a new id",
+            "worker %s lost its lease: its %d jobs were taken back, and %d that had ended came too late to be "
+            "recorded; it goes on under a new id",
             self.name,
             len(self.places.runs),
+            len(self.places.acks),
         )
         self.id = 0
         self.places.lose()

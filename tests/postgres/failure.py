@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -87,16 +89,33 @@ async def working(app: OnCue, **options: Any) -> AsyncIterator[Worker]:
 
 
 @contextmanager
-def superuser(dsn: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to the database itself, past whatever the application's connections go through."""
-    with psycopg.connect(dsn) as connection:
+def holding(dsn: str, statement: str) -> Iterator[psycopg.Connection[Any]]:
+    """Somebody else's transaction that ran a statement (OnCue's tables by their bare names) and stays open."""
+    with psycopg.connect(dsn, options="-c search_path=oncue,public") as connection:
+        connection.execute(statement)
         yield connection
+
+
+# With this gate in place, whoever changes a job waits in its commit while somebody holds CLOSED.
+GATE = """
+CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS
+  'BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END';
+CREATE CONSTRAINT TRIGGER gate AFTER INSERT OR UPDATE OR DELETE ON oncue_job DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION gate()"""
+CLOSED = "SELECT pg_advisory_xact_lock(42)"
+_WAITERS = """SELECT query FROM pg_stat_activity
+  WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE %s"""
+
+
+async def until_waiting(dsn: str, part: str) -> None:
+    """Wait until a statement with this text waits for a lock in the server."""
+    await until_rows(dsn, _WAITERS, f"%{part}%")
 
 
 def rows(dsn: str, query: str, *args: Any) -> list[Any]:
     """The rows of a query, of OnCue's tables too."""
     with psycopg.connect(dsn, autocommit=True, options="-c search_path=oncue,public") as connection:
-        return connection.execute(query, args or None).fetchall()  # type: ignore[call-overload,no-any-return]
+        return connection.execute(query, args or None).fetchall()
 
 
 async def until_rows(dsn: str, query: str, *args: Any, wanted: Callable[[list[Any]], bool] = bool) -> list[Any]:
@@ -104,3 +123,21 @@ async def until_rows(dsn: str, query: str, *args: Any, wanted: Callable[[list[An
     while not wanted(found := await asyncio.to_thread(rows, dsn, query, *args)):  # noqa: ASYNC110 - no event
         await asyncio.sleep(0.02)
     return found
+
+
+@contextmanager
+def said(logger: str, pattern: str) -> Iterator[asyncio.Event]:
+    """An event that is set once a logger says what matches."""
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if re.search(pattern, record.getMessage()):
+                loop.call_soon_threadsafe(told.set)
+
+    listener = Listener()
+    logging.getLogger(logger).addHandler(listener)
+    try:
+        yield told
+    finally:
+        logging.getLogger(logger).removeHandler(listener)
