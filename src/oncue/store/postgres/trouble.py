@@ -63,7 +63,7 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def _is_pooler(error: BaseException) -> bool:
-    """Tell whether a pooler refused what a server takes: settings of ours, or statements prepared on another session."""
+    """Tell whether a pooler refused our settings, or knows our prepared statements not."""
     return _state(error) in ("26000", "42P05") or "unsupported startup parameter" in str(error)
 
 
