@@ -219,6 +219,7 @@ class PostgresStore(SharedStore):
     async def rescue(self, now: int, retention: int | None) -> list[tuple[Claimed, Ack]]:
         """Take back the jobs of workers whose lease ended or whose death is proved; return what became of each."""
         rows = await self.workers()
+        self._claimer.suspects = {row.id for row in rows if row.running}
         dead = self._dead(rows)
         if not dead and not any(row.running and row.lease_until < now for row in rows):
             return []

@@ -39,6 +39,9 @@ class Claimer:
         self._store = store
         self._held: dict[int, int] = {}
         self._unsure: set[int] = set()
+        self.suspects: set[int] = set()
+        """Workers that hold jobs by the last sweep. A claim may come through long after its worker gave it up, so each
+        of them looks once whether it holds some without knowing."""
         self._cautious_until = 0.0
 
     async def claim(self, request: Claim) -> Claims:
@@ -82,7 +85,9 @@ class Claimer:
     async def _ack(self, request: Claim, acks: Sequence[Ack]) -> tuple[list[int], list[int]]:
         """Record the outcomes of jobs that nobody waits behind; return the ids of those that the worker lost, and of
         those whose rows others hold."""
-        if time.monotonic() > self._cautious_until:
+        # Statements that commit one by one could be repeated from the first on.
+        is_one = len({ack.attempt for ack in acks}) == 1 and all(ack.state != "scheduled" for ack in acks)
+        if is_one and time.monotonic() > self._cautious_until:
             try:
                 return await self._store.alone(lambda: _write(request.worker, acks)), []
             except StoreBusy:
@@ -125,12 +130,21 @@ class Claimer:
 
     async def _take(self, request: Claim, bound: list[Ack]) -> Claims:
         request = msgspec.structs.replace(request, acks=bound, by_server=self._store.keeps_servers_time)
-        if bound or request.worker in self._unsure:
-            return await self._take_locked(request)
-        found = await self._store.pool.run(lambda conn: self._take_plain(conn, request))
-        if found is None:
-            return await self._take_locked(request)
-        return found
+        found = None
+        if not bound and request.worker not in self._unsure | self.suspects:
+            begun = False
+
+            async def take(conn: Connection) -> Claims | None:
+                nonlocal begun
+                if begun:
+                    # Taken back by the server under way, after it may have handed out jobs.
+                    self._unsure.add(request.worker)
+                    return None
+                begun = True
+                return await self._take_plain(conn, request)
+
+            found = await self._store.pool.run(take)
+        return await self._take_locked(request) if found is None else found
 
     async def _take_plain(self, conn: Connection, request: Claim) -> Claims | None:
         """Claim jobs that nothing binds; None where the first due jobs are bound ones."""
@@ -205,10 +219,11 @@ class Claimer:
 
         found = await self._store.pool.transaction(work, self._store.lock)
         self._unsure.discard(request.worker)
+        self.suspects.discard(request.worker)
         return found
 
     def _steps(self, request: Claim) -> Steps[Claims]:
-        if request.worker in self._unsure:
+        if request.worker in self._unsure | self.suspects:
             yield from _give_orphans_back(request)
         freed = yield from fetch("take_releases")
         if freed:
