@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from oncue import OnCue, Scheduled
+from oncue.channel import channel_of, is_probe
 from oncue.clock import SECOND
 from oncue.service import Service
 from oncue.store import Claim, Claims
 from oncue.worker import WorkerOptions
-from tests.databases import KINDS, Backend, database
+from tests.databases import KINDS, POSTGRES, Backend, database
 from tests.worker.conftest import get
 
 EACH = 60
@@ -169,6 +171,31 @@ async def test_an_old_worker_gives_an_unknown_task_back_once_and_does_not_ask_fo
                 assert await handle.result(30) == "run"
     (line_of_log,) = told(caplog)
     assert f"'newest' (job {handle.id})" in line_of_log
+
+
+@pytest.mark.parametrize("backend", POSTGRES, indirect=True)
+async def test_others_are_told_of_what_a_worker_gives_back(app: OnCue, backend: Backend) -> None:
+    new, heard = OnCue(backend.url, sweep=3600), asyncio.Semaphore(0)
+
+    @new.task(name="newest")
+    async def newest() -> None: ...
+
+    listener = await asyncpg.connect(backend.url)
+    try:
+        async with app, new:
+            rounds = Rounds(app)
+            async with app.worker() as service:
+                await settled(service, rounds, [])
+                await listener.add_listener(
+                    channel_of("oncue"), lambda *said: None if is_probe(str(said[-1])) else heard.release()
+                )
+                handle = await new.schedule(newest.call())
+                async with asyncio.timeout(30):
+                    await heard.acquire()
+                    await heard.acquire()
+                assert len(await app.jobs.attempts(handle.id)) == 1
+    finally:
+        await listener.close()
 
 
 async def test_a_task_that_is_declared_later_is_asked_for_from_then_on(app: OnCue, backend: Backend) -> None:
