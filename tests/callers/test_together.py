@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from oncue import OnCue
+from oncue import OnCue, Scheduled
 from oncue.store.postgres.links import sqlstate
 from tests.callers.kinds import KINDS, Caller
 
@@ -91,3 +91,21 @@ async def test_a_commit_wakes_the_worker(url: str, kind: str) -> None:
 async def _schedule_and_commit(caller: Caller, token: str) -> None:
     await caller.schedule(token)
     await caller.commit()
+
+
+@pytest.mark.parametrize("kind", ["asyncpg", "asyncpg-pool", "psycopg-async"], indirect=True)
+async def test_a_cancelled_call_leaves_the_transaction_as_it_was(
+    app: OnCue, url: str, opened: Callable[..., Any]
+) -> None:
+    first, second = await opened(), await opened()
+    await first.schedule(key="k", delay=3600)
+    await second.schedule(key="own", delay=3600)
+    many = [Scheduled(app.tasks["work"].call(), key=key, delay=3600) for key in ("a", "k")]
+    task = asyncio.create_task(second.call("schedule_many", many))
+    await _waits(url)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await second.schedule(key="last", delay=3600)).status == "created"
+    await second.commit()
+    assert sorted(job.key or "" for job in await app.jobs.list()) == ["last", "own"]
