@@ -7,9 +7,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from oncue.clock import Clock
-from oncue.errors import StoreUnavailable
+from oncue.errors import StoreError
 from oncue.store import LeaseKeeper
 
 log = logging.getLogger("oncue.worker")
@@ -77,19 +78,24 @@ class Heartbeat:
         if silent > self._silence:
             log.error("the event loop was silent for %.0f s: its jobs' lease is not renewed any more", silent)
             return
+        self._tell(self._loop_turned)
+        began = time.monotonic()
         try:
-            self._loop.call_soon_threadsafe(self._loop_turned)
-            began = time.monotonic()
-            if self._keeper.extend(worker, self._clock.now(), self._lease):
-                self._over_at = began + self._lease / 1e6
-            else:
-                self._loop.call_soon_threadsafe(self._lost, worker)
+            held = self._keeper.extend(worker, self._clock.now(), self._lease)
+        except Exception as error:
+            # Whatever kept it from being renewed, it ends all the same.
+            held = (left := self._over_at - time.monotonic()) > 0
+            told = None if isinstance(error, StoreError) else error
+            log.error("the lease could not be renewed, %.1f s before its end: %s", left, error, exc_info=told)
+        else:
+            self._over_at = began + self._lease / 1e6
+        if not held and self._worker == worker:
+            self._worker = 0
+            self._tell(partial(self._lost, worker))
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(what)
         except RuntimeError:
+            # The loop is closed: nobody works there any more.
             self._stop.set()
-        except StoreUnavailable as error:
-            left = self._over_at - time.monotonic()
-            log.error("the lease could not be renewed, %.1f s before its end: %s", left, error)
-            if left <= 0:
-                self._loop.call_soon_threadsafe(self._lost, worker)
-        except Exception:
-            log.exception("the lease could not be renewed; trying again in %.1f s", self._lease / 3e6)

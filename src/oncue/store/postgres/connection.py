@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -53,20 +54,46 @@ BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
 async def connect(url: PostgresUrl, timeout: float) -> Connection:
-    """Connect to the server that takes writes. ``timeout``: seconds, for statements too. Raises what asyncpg does."""
+    """Connect to the server that takes writes. ``timeout``: seconds, for statements too. Raises what asyncpg does.
+
+    Of several hosts each gets its share of the time: one that is silent doesn't keep us from the others.
+    """
+    hosts = _hosts(url.dsn)
+    failures: list[Exception] = []
+    for host in hosts:
+        try:
+            return await _connect(host, url.pooled, timeout / len(hosts), timeout)
+        except TROUBLE as error:
+            if not is_unreachable(error):
+                raise
+            failures.append(error)
+    # That one takes no writes says more than that another is away.
+    raise next((one for one in failures if isinstance(one, asyncpg.TargetServerAttributeNotMatched)), failures[-1])
+
+
+async def _connect(dsn: str, pooled: bool, timeout: float, patience: float) -> Connection:
     # A pooler between us hands its connections to others too: they must not get our settings or our statements.
-    settings = {name: _SETTINGS[name] for name in ("application_name", "timezone")} if url.pooled else _SETTINGS
+    settings = {name: _SETTINGS[name] for name in ("application_name", "timezone")} if pooled else _SETTINGS
     return cast(
         "Connection",
         await asyncpg.connect(
-            url.dsn,
+            dsn,
             timeout=timeout,
-            command_timeout=timeout,
+            command_timeout=patience,
             server_settings=settings,
-            statement_cache_size=0 if url.pooled else 200,
+            statement_cache_size=0 if pooled else 200,
             target_session_attrs=SessionAttribute.read_write,
         ),
     )
+
+
+def _hosts(dsn: str) -> list[str]:
+    """Return a URL for each host that a URL names."""
+    parts = urlsplit(dsn)
+    login, at, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts:
+        return [dsn]
+    return [parts._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]
 
 
 class Pool:

@@ -86,7 +86,7 @@ def translate(error: BaseException, url: PostgresUrl) -> StoreError:
         )
     if state == "53300":
         return StoreUnavailable(
-            f"{where} has no connection left ({said}). A worker process needs four: raise max_connections, or put a "
+            f"{where} has no connection left ({said}). A worker process needs five: raise max_connections, or put a "
             "pooler between (then add pgbouncer=true to the URL)."
         )
     if _is_pooler(error):
