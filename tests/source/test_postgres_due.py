@@ -21,6 +21,7 @@ from oncue.store.postgres.connection import _SETTINGS
 from oncue.store.postgres.near import DueKind, due_kind, near
 from oncue.store.postgres.statement import Statement
 from oncue.store.sources import Table
+from oncue.store.steps import as_json
 from tests.databases import POSTGRES, database
 from tests.source.test_due import MOMENT, NEAR, _written
 
@@ -230,6 +231,6 @@ def test_postgresql_and_oncue_write_the_same_key_in_the_same_way(tmp_path: Path)
     for kind in POSTGRES:
         with database(kind, tmp_path) as made, psycopg.connect(made.url) as conn:
             for key in keys:
-                assert conn.execute("SELECT to_json(%s::text)::text", (key,)).fetchone() == (rows.as_json(key),)
+                assert conn.execute("SELECT to_json(%s::text)::text", (key,)).fetchone() == (as_json(key),)
             for number in (0, -5, 2**63 - 1, -(2**63)):
                 assert conn.execute("SELECT to_json(%s::bigint)::text", (number,)).fetchone() == (str(number),)

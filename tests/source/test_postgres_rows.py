@@ -14,6 +14,7 @@ from oncue.clock import SECOND, to_us
 from oncue.errors import ConfigError
 from oncue.store.postgres import PostgresStore
 from oncue.store.postgres.source import PostgresSources
+from oncue.store.sources import SourceBroken
 from tests.databases import Backend
 from tests.source.stage import START, Stage
 
@@ -229,9 +230,8 @@ async def test_rows_of_a_table_whose_ids_became_another_type_are_new_ones(bare: 
 async def test_what_cannot_work_is_refused_with_what_there_is(bare: Stage, options: dict[str, Any], told: str) -> None:
     bare.db.execute("CREATE TABLE t (id integer PRIMARY KEY, due timestamptz, n numeric UNIQUE, name interval)")
     declared: dict[str, Any] = {"table": "t", "key": "k-{id}", "due": "due", "task": bare.task, **options}
-    [source] = [bare.app.source(**declared)] and list(bare.app.declared_sources.values())
-    from oncue.store.sources import SourceBroken
-
+    bare.app.source(**declared)
+    [source] = bare.app.declared_sources.values()
     with pytest.raises(SourceBroken, match=told):
         await keeper(bare).check(source.table)  # type: ignore[union-attr]
 
@@ -316,7 +316,7 @@ async def test_a_row_whose_job_is_being_moved_is_not_claimed_for_its_old_time(ba
     [declared] = bare.app.declared_sources.values()
     table = declared.table  # type: ignore[union-attr]
     [row] = await keeper(bare).rows(table, [1])
-    wanted = bare.app.sources._job(declared, declared.scheduled(row), 1)  # type: ignore[arg-type]
+    wanted = bare.app.sources._job(declared, declared.scheduled(row), 1)
     store = bare.app.store
     assert isinstance(store, PostgresStore)
 

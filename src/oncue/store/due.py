@@ -40,7 +40,7 @@ def parse_due(value: object, format: DueFormat = "auto") -> int:
             value = float(text) if "." in text else int(text)
         if isinstance(value, (int, float, Decimal)) and format != "iso":
             unit = UNITS[_unit(value) if format == "auto" else format]
-            if format == "auto" and abs(value) < _LEAST:
+            if format == "auto" and -_LEAST < value < _LEAST:
                 raise ValueError("too small a number to be a time; say due_format='seconds' if it is one")
             return in_range(round(value * unit), value)
     except (ValueError, OverflowError, InvalidTime) as error:
@@ -55,10 +55,9 @@ def _from_text(text: str) -> int:
 
 
 def _unit(value: float | Decimal) -> str:
-    size = abs(value)
-    if size < MILLISECONDS_FROM:
+    if -MILLISECONDS_FROM < value < MILLISECONDS_FROM:
         return "seconds"
-    return "milliseconds" if size < MICROSECONDS_FROM else "microseconds"
+    return "milliseconds" if -MICROSECONDS_FROM < value < MICROSECONDS_FROM else "microseconds"
 
 
 def resolution(value: object, format: DueFormat = "auto") -> int:

@@ -69,8 +69,8 @@ def select(table: Table, source: str | None = None) -> str:
 def row_from(table: Table, record: Sequence[Any]) -> Row:
     """Return the row that a record of ``select`` stands for."""
     key_text, raw_text, ok, values_text = record
-    key = _read_value.decode(key_text) if key_text is not None else None
-    raw = _read_value.decode(raw_text) if raw_text is not None else None
+    key: Any
+    key, raw = (None if text is None else _read_value.decode(text) for text in (key_text, raw_text))
     seen = (key, raw, ok, values_text)
     try:
         values = msgspec.json.decode(values_text)
