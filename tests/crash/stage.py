@@ -160,7 +160,11 @@ class Stage:
             left = [one.token for one in lines if one.event == "promised" and one.token not in ended]
             return not left and not rows(self.database, "SELECT 1 FROM oncue_job LIMIT 1")
 
-        self.wait(quiet, "all jobs done")
+        try:
+            self.wait(quiet, "all jobs done")
+        except AssertionError as error:
+            error.add_note(str(self.verdict().wrong))
+            raise
 
     def stop_after_rest(self, player: Player) -> None:
         """Wait until all is done, then stop the worker cleanly."""
