@@ -44,7 +44,7 @@ def lacking(job: JobView, workers: Sequence[WorkerView]) -> str | None:
         return f"no worker for queue {job.queue!r} is alive"
     if any(worker.knows(job.task) for worker in able):
         return None
-    where = f" in queue {job.queue!r}" if any(worker.knows(job.task) for worker in alive) else ""
+    where = f" for queue {job.queue!r}" if any(worker.knows(job.task) for worker in alive) else ""
     return f"no worker{where} knows task {job.task!r}: start one with the code that declares it"
 
 

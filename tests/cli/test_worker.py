@@ -80,10 +80,18 @@ def test_a_database_that_cannot_be_used_is_one_line(stage: Stage) -> None:
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("wrong", [["--queues", " , "], ["--concurrency", "0"], ["--lease", "0"], ["--grace", "-1"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(["--queues", queues] for queues in (" , ", "mail=", "mail=x", "=3", "mail=0", "mail=-1,a", "mail=nan")),
+        ["--concurrency", "0"],
+        ["--lease", "0"],
+        ["--grace", "-1"],
+    ],
+)
 def test_a_wrong_option_is_a_usage_error(stage: Stage, wrong: list[str]) -> None:
-    done = stage.apart("worker", "trial:app", *wrong)
-    assert done.returncode == 2
+    done = stage.here("worker", "trial:app", *wrong)
+    assert done.exit_code == 2
     assert wrong[0] in done.stderr
 
 

@@ -62,6 +62,24 @@ async def test_a_due_job_waits_for_a_worker_or_its_paused_queue(app: OnCue) -> N
     assert "its queue 'default' is paused" in await why(app, handle.id)
 
 
+async def test_a_job_whose_task_no_worker_knows_says_so(app: OnCue) -> None:
+    @app.task(name="t", queue="mail")
+    async def t() -> None: ...
+
+    handle, now = await app.schedule(t.call()), app.clock.now()
+
+    async def register(queues: str, tasks: str | None) -> None:
+        row = WorkerRow(0, "w", "another-host", 1, queues, now, now, now + 10 * SECOND, tasks=tasks)
+        await app.store.register(row)
+
+    await register('{"mail":3}', '["other"]')
+    assert await why(app, handle.id) == "no worker knows task 't': start one with the code that declares it"
+    await register('["default"]', '["t"]')
+    assert "no worker for queue 'mail' knows task 't'" in await why(app, handle.id)
+    await register('["mail"]', None)
+    assert await why(app, handle.id) == "it is due: the next free worker takes it"
+
+
 async def test_a_blocked_job_names_the_job_that_it_waits_behind(app: OnCue) -> None:
     @app.task(name="t")
     async def t() -> None: ...

@@ -44,7 +44,12 @@ def test_a_task_without_parentheses(app: OnCue) -> None:
         lambda: WorkerOptions(threads=0),
         lambda: WorkerOptions(lease=0),
         lambda: WorkerOptions(grace=-1),
-        lambda: WorkerOptions(queues="mail"),  # type: ignore[arg-type]
+        lambda: WorkerOptions(queues="mail"),
+        lambda: WorkerOptions(queues=[1]),  # type: ignore[list-item]
+        lambda: WorkerOptions(queues={"mail": 0}),
+        lambda: WorkerOptions(queues={"mail": 1001}),
+        lambda: WorkerOptions(queues={"mail": True}),
+        lambda: WorkerOptions(queues={"": 1}),
         lambda: OnCue("sqlite:///x.db", sweep=0),
         lambda: OnCue("sqlite:///x.db", busy_timeout=-1),
     ],
