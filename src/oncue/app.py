@@ -90,7 +90,7 @@ class OnCue(Declarations):
         Raises ConfigError where the application is open.
         """
         if self._opened:
-            raise ConfigError(f"The application is open on {self.url}: close it before it is bound to {url}.")
+            raise ConfigError(f"The application is open on {self.store.url}: close it before it is bound to another.")
         before = self.url, self.clock, self.store, self.wake, self.jobs, self.results, self.recurring
         self._bind(url, None, clock, busy_timeout)
         try:

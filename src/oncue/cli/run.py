@@ -168,7 +168,7 @@ def _queues(text: str) -> frozenset[str] | dict[str, float]:
 def _ready_line(app: OnCue, options: WorkerOptions | None) -> str:
     who = f"worker {options.name} ready" if options is not None else "ready without a worker"
     tasks, schedules = len({id(task) for task in app.tasks.values()}), len(app.schedules)
-    where = getattr(app.store, "path", None) or app.url
+    where = getattr(app.store, "path", None) or app.store.url
     return f"oncue: {who}, database {where}, {_count(tasks, 'task')}, {_count(schedules, 'schedule')}"
 
 
