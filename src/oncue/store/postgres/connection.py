@@ -28,7 +28,7 @@ _PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 # So long a transaction of ours may stand still (its process stopped, its host cut off) before the server ends it.
 _STANDSTILL = "2s"
-_LOCK_WAIT = "3s"
+_LOCK_WAIT = 3.0
 # The hot statements have one good plan each, by an index. Planners that have no statistics yet, or old ones, choose
 # another at times and are a hundred times slower, so what they would choose is ruled out.
 _SETTINGS = {
@@ -39,16 +39,13 @@ _SETTINGS = {
     "enable_bitmapscan": "off",
     "enable_sort": "off",
     "jit": "off",
-    "lock_timeout": _LOCK_WAIT,
     "idle_in_transaction_session_timeout": _STANDSTILL,
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
 _LOCAL = "; ".join(
-    f"SET LOCAL {name} = '{value}'"
-    for name, value in _SETTINGS.items()
-    if name.startswith(("enable", "jit", "lock", "idle"))
+    f"SET LOCAL {name} = '{value}'" for name, value in _SETTINGS.items() if name.startswith(("enable", "jit", "idle"))
 )
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
@@ -72,8 +69,11 @@ async def connect(url: PostgresUrl, timeout: float) -> Connection:
 
 
 async def _connect(dsn: str, pooled: bool, timeout: float, patience: float) -> Connection:
-    # A pooler between us hands its connections to others too: they must not get our settings or our statements.
-    settings = {name: _SETTINGS[name] for name in ("application_name", "timezone")} if pooled else _SETTINGS
+    if pooled:
+        # A pooler hands its connections to others too: they must not get our settings or our statements.
+        settings = {name: _SETTINGS[name] for name in ("application_name", "timezone")}
+    else:
+        settings = {**_SETTINGS, "lock_timeout": _lock_timeout(patience)}
     return cast(
         "Connection",
         await asyncpg.connect(
@@ -85,6 +85,11 @@ async def _connect(dsn: str, pooled: bool, timeout: float, patience: float) -> C
             target_session_attrs=SessionAttribute.read_write,
         ),
     )
+
+
+def _lock_timeout(patience: float) -> str:
+    """Less than the patience: the server then says that nothing was done, where silence would leave that open."""
+    return f"{max(0.05, min(_LOCK_WAIT, 0.8 * patience)) * 1000:.0f}ms"
 
 
 def _hosts(dsn: str) -> list[str]:
@@ -150,7 +155,7 @@ class Pool:
         """Return what begins a transaction, in one message to the server."""
         parts = [BEGIN]
         if self.url.pooled:
-            parts.append(_LOCAL)
+            parts.append(f"{_LOCAL}; SET LOCAL lock_timeout = '{_lock_timeout(self.patience)}'")
         if lock is not None:
             parts.append(f"SELECT pg_advisory_xact_lock({lock})")
         return "; ".join(parts)

@@ -21,7 +21,7 @@ _AGAIN = {"40001", "40P01"}
 _STANDBY = {"25006"}
 # The server starts, stops or recovers, or has no connection left.
 _AWAY = {"57P01", "57P02", "57P03", "53300"}
-_BUSY = {"55P03", "57014", "25P03", "57P05"}
+_BUSY = {"55P03", "57014", "25P03", "25P04", "57P05"}
 
 
 def _state(error: BaseException) -> str:
