@@ -337,8 +337,9 @@ DELETE FROM oncue_finished WHERE id = :id::bigint;
 UPDATE oncue_job SET progress = :progress WHERE id = :id::bigint AND worker = :worker::bigint AND attempt = :attempt::int;
 
 -- name: prunable
-SELECT EXISTS (SELECT 1 FROM oncue_finished_rest WHERE expires_at <= :now::bigint)
-    OR EXISTS (SELECT 1 FROM oncue_finished WHERE expires_at <= :now::bigint - 172800000000)
+-- The least one is the first of an index, whatever the statistics say.
+SELECT coalesce((SELECT min(expires_at) FROM oncue_finished_rest) <= :now::bigint, false)
+    OR coalesce((SELECT min(expires_at) FROM oncue_finished) <= :now::bigint - 172800000000, false)
     OR EXISTS (SELECT 1 FROM oncue_worker WHERE lease_until < :before::bigint)
     OR EXISTS (SELECT 1 FROM oncue_limit WHERE tat < :before::bigint AND backlog < :before::bigint);
 
