@@ -45,9 +45,9 @@ export async function sleep({ index }) {
   record(index, SLEEP_DONE);
 }
 
-// When each of many jobs is due: all at once, but a million far ones a millisecond apart.
+// When each of many jobs is due: all at once, but the many far ones a millisecond apart.
 export function dueTimes(count, due) {
-  return Array.from({ length: count }, (_, index) => (count > 100_000 ? due + index / 1000 : due));
+  return Array.from({ length: count }, (_, index) => (count >= 100_000 ? due + index / 1000 : due));
 }
 
 // CALLERS at a time: each makes its next call when it has the answer to the last.

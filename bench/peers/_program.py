@@ -72,8 +72,8 @@ def trace_sqlite() -> None:
 
 
 def due_times(count: int, due: float) -> list[float]:
-    """When each of many jobs is due: all at once, but a million far ones a millisecond apart."""
-    return [due + index / 1000 if count > 100_000 else due for index in range(count)]
+    """When each of many jobs is due: all at once, but the many far ones a millisecond apart."""
+    return [due + index / 1000 if count >= 100_000 else due for index in range(count)]
 
 
 async def by_callers(calls: Sequence[Callable[[], Awaitable[Any]]]) -> None:
