@@ -6,6 +6,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +18,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from oncue.errors import InvalidJob
 from oncue.job import Ack, Claimed, Completed, Failed, NewJob, Outcome, Skipped, Snoozed
 from oncue.store import open_store
+from oncue.store.postgres import PostgresStore
+from oncue.store.postgres.claim import let_go
 from oncue.store.views import JobView
+from tests.databases import POSTGRES, database
 from tests.simulation.model import Kind, Model
-from tests.store.kit import LEASE, Bench, HandClock, S, job
+from tests.store.kit import LEASE, T0, Bench, HandClock, S, job
 
 T = TypeVar("T")
 # `make soak` asks for more: ONCUE_SIMULATIONS=2000 ONCUE_SIMULATION_STEPS=200.
@@ -49,12 +53,15 @@ kinds: Any = st.sampled_from(["complete", "fail", "fail", "give up", "snooze", "
 class StoreLives(RuleBasedStateMachine):
     """Two workers on one store, and everything that people, clocks and crashes do to their jobs."""
 
+    kind = "sqlite"
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
+        self.rest = ExitStack()
+        folder = self.rest.enter_context(tempfile.TemporaryDirectory())
         self.clock, self.model = HandClock(), Model()
-        store = open_store(f"sqlite:///{Path(self.folder.name) / 'jobs.db'}", self.clock)
+        store = open_store(self.rest.enter_context(database(self.kind, Path(folder))).url, self.clock)
         self.bench = Bench(store, self.clock)
         self.held: dict[int, list[Claimed]] = {}
         self.stale: list[tuple[int, Ack]] = []
@@ -79,7 +86,7 @@ class StoreLives(RuleBasedStateMachine):
                 life.release()
             self.do(self.bench.store.close())
             self.loop.close()
-            self.folder.cleanup()
+            self.rest.close()
 
     def new(self, options: dict[str, Any]) -> NewJob:
         options = dict(options)
@@ -106,7 +113,7 @@ class StoreLives(RuleBasedStateMachine):
         wanted = self.model.claimable(self.bench.now + ahead, queues)
         got = self.do(self.bench.ask(worker, queues=queues, ahead=ahead)).jobs
         self.took(worker, got, ahead)
-        assert {one.id for one in got} == wanted
+        assert {one.id for one in got} == wanted, f"{[one.id for one in got]}, not {wanted}; {self.shown()}"
 
     @rule(which=st.integers(0, 1))
     def claim_again(self, which: int) -> None:
@@ -218,6 +225,7 @@ class StoreLives(RuleBasedStateMachine):
     def the_store_is_what_the_model_says(self) -> None:
         if not self.held:
             return
+        self.settle()
         seen = {one.id: one for one in self.do(self.bench.store.list_jobs(limit=10_000))}
         assert seen.keys() == self.model.jobs.keys()
         for id, one in self.model.jobs.items():
@@ -232,6 +240,28 @@ class StoreLives(RuleBasedStateMachine):
             assert (view.scheduled_at, view.max_attempts) == (one.due, one.max_attempts)
             assert view.worker == one.worker or not one.live
         self.laws(list(seen.values()))
+
+    def shown(self) -> str:
+        """What is there, for a person who reads why the model and the store differ."""
+        rows = [
+            (
+                v.id,
+                v.state,
+                v.queue,
+                v.priority,
+                v.scheduled_at - T0,
+                v.eligible_at,
+                v.blocked_by,
+                v.attempt,
+                v.key,
+                v.group,
+            )
+            for v in self.do(self.bench.store.list_jobs(limit=99, state=["scheduled", "running"]))
+        ]
+        return f"at {self.bench.now - T0}: {rows}"
+
+    def settle(self) -> None:
+        """Bring about what the store leaves for later, if it does."""
 
     def laws(self, seen: list[JobView]) -> None:
         assert len({one.id for one in seen}) == len(seen), "a job is in one place"
@@ -281,12 +311,30 @@ class StoreLives(RuleBasedStateMachine):
         assert left == [], "found by no claim"
 
 
-StoreLives.TestCase.settings = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=STEPS,
-    deadline=None,
-    # The small run is the same each time; the big one looks for what nobody has seen yet.
-    derandomize=EXAMPLES <= 150,
-    suppress_health_check=list(HealthCheck),
-)
-TestStoreLives = pytest.mark.timeout(24 * 3600 if EXAMPLES > 150 else 600)(StoreLives.TestCase)
+class PostgresLives(StoreLives):
+    """The same on PostgreSQL, where each step takes longer: fewer of them."""
+
+    kind = POSTGRES[0]
+
+    def settle(self) -> None:
+        """Who frees others outside a claim leaves that to the next one."""
+        assert isinstance(self.bench.store, PostgresStore)
+        self.do(self.bench.store.change(let_go, locked=True))
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=STEPS,
+        deadline=None,
+        # The small run is the same each time; the big one looks for what nobody has seen yet.
+        derandomize=EXAMPLES <= 150,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+_patience = pytest.mark.timeout(24 * 3600 if EXAMPLES > 150 else 600)
+StoreLives.TestCase.settings = _settings(EXAMPLES)
+PostgresLives.TestCase.settings = _settings(EXAMPLES // 5)
+TestStoreLives = _patience(StoreLives.TestCase)
+TestPostgresLives = _patience(PostgresLives.TestCase)

@@ -65,7 +65,8 @@ class Claim(msgspec.Struct):
     ``until``: claim what is eligible by then (now plus the look-ahead). ``count``: at most so many.
     ``queues``: None for all. ``shares``: what each of them gets where several have due jobs; None for the most urgent
     first, by priority over all queues. ``unknown``: task names that this worker can't run. ``retention``: how long the
-    row of a job that is skipped at the claim is kept. ``holding``: the ids of all jobs that the worker knows it holds.
+    row of a job that is skipped at the claim is kept. ``holding``: the ids of all jobs that the worker
+    knows it holds; others that it holds are given back.
     ``by_server``: the database server's clock has the last word.
     """
 
@@ -80,7 +81,7 @@ class Claim(msgspec.Struct):
     unknown: Sequence[str] = ()
     retention: int | None = None
     policy: Policy = Policy()
-    holding: Container[int] = ()
+    holding: Container[int] | None = None
     by_server: bool = False
 
 
@@ -91,6 +92,7 @@ class Claims(msgspec.Struct):
     ``next_fire`` (of a schedule) are microseconds since the epoch, or None. ``cancel`` names jobs of this
     worker that were asked to stop; ``lost`` those whose ack came too late. ``more``: there is more due.
     ``held``: some due jobs could not be taken, because another transaction holds their rows.
+    ``bound_due``: some have a group, a key or a limit, and were left for a claim under the lock.
     ``unwritten``: acks to hand in again, for the same reason, or because of ``trouble``, which kept part of the work
     from being done.
     """
@@ -106,6 +108,7 @@ class Claims(msgspec.Struct):
     changed: bool = False
     skipped: int = 0
     held: bool = False
+    bound_due: bool = False
     unwritten: list[int] = []
     trouble: Exception | None = None
 

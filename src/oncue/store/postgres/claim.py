@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -144,7 +144,15 @@ class Claimer:
                 return await self._take_plain(conn, request)
 
             found = await self._store.pool.run(take)
-        return await self._take_locked(request) if found is None else found
+        if found is None:
+            return await self._take_locked(request)
+        left = request.count - len(found.jobs)
+        if not found.bound_due or left <= 0:
+            return found
+        # Bound jobs stood among the plain ones: they have their turn under the lock.
+        rest = await self._take_locked(msgspec.structs.replace(request, count=left))
+        rest.jobs[:0] = found.jobs
+        return rest
 
     async def _take_plain(self, conn: Connection, request: Claim) -> Claims | None:
         """Claim jobs that nothing binds; None where the first due jobs are bound ones."""
@@ -196,9 +204,7 @@ class Claimer:
         if head[0] > until:
             later.append(head[0])
         elif head[1]:
-            # Bound jobs among the plain ones: the next round begins with them.
-            found.more = True
-            later.append(head[0])
+            found.bound_due = True
         else:
             found.held = True
 
@@ -223,22 +229,27 @@ class Claimer:
         return found
 
     def _steps(self, request: Claim) -> Steps[Claims]:
-        if request.worker in self._unsure | self.suspects:
-            yield from _give_orphans_back(request)
-        freed = yield from fetch("take_releases")
-        if freed:
-            yield from release(freed)
+        if request.holding is not None and request.worker in self._unsure | self.suspects:
+            yield from _give_orphans_back(request, request.holding)
+        yield from let_go()
         return (yield from claim.claim(request))
 
 
-def _give_orphans_back(request: Claim) -> Steps[None]:
+def let_go() -> Steps[None]:
+    """Let those go on whose blockers were freed outside a claim, since the last time."""
+    freed = yield from fetch("take_releases")
+    if freed:
+        yield from release(freed)
+
+
+def _give_orphans_back(request: Claim, known: Container[int]) -> Steps[None]:
     """Give back what the worker holds without knowing: the answer to its claim was lost with the connection."""
     held = yield from manage.jobs_of(request.worker)
     reason = "given back: the connection broke before its worker learnt of it"
     acks = [
         decide(job, Snoozed(0, reason, released=True), request.now, job.claimed_at)
         for job in held
-        if job.id not in request.holding
+        if job.id not in known
     ]
     if acks:
         yield from write_acks(request.worker, acks)

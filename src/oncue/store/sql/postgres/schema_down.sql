@@ -1,4 +1,9 @@
 -- Takes schema.sql back: every job and all history with it. The schema itself may be somebody else's, so it stays.
+-- First the triggers of sources: they would make every write to the users' tables fail.
+DO $$ DECLARE one regprocedure; BEGIN FOR one IN
+  SELECT oid::regprocedure FROM pg_proc WHERE starts_with(proname, 'oncue_note_')
+  AND pronamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'oncue_counter'::regclass)
+  LOOP EXECUTE 'DROP FUNCTION ' || one || ' CASCADE'; END LOOP; END $$;
 DROP TABLE oncue_job;
 DROP TABLE oncue_finished;
 DROP TABLE oncue_attempt;
