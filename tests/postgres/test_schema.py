@@ -129,6 +129,28 @@ def test_a_server_that_is_away_is_one_line(base: Base) -> None:
     assert done.output.count("\n") == 1
 
 
+async def test_taken_back_the_users_tables_can_be_written(base: Base) -> None:
+    base.run("CREATE TABLE trials (id int PRIMARY KEY, due timestamptz)")
+    app = OnCue(f"{base.url}?schema=cue")
+
+    @app.task(name="greet")
+    async def greet() -> None: ...
+
+    app.source(
+        name="t", table="trials", key="k-{id}", due="due", task=greet, args=lambda row: greet.call(), trigger=True
+    )
+    triggers = "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"
+    async with app:
+        await app.service(worker=False).sweep()
+        assert base.value(triggers) != 0
+    base.run(schema.backward(1, "cue"))
+    base.run("INSERT INTO trials VALUES (1, now())")
+    assert (base.value(triggers), base.value(TABLES.format("cue"))) == (0, 0)
+    async with app:
+        await app.service(worker=False).sweep()
+        assert (await app.jobs.counts()).due == 1
+
+
 def test_steps_keep_the_rule_for_rolling_deploys() -> None:
     for number, step in enumerate(schema.MIGRATIONS, 1):
         assert step.oldest <= max(1, number - 1), f"step {number} breaks processes that know version {number - 1}"
