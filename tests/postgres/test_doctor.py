@@ -80,6 +80,11 @@ def test_a_server_that_may_lose_what_was_promised_fails(base: Base, checked: Doc
     assert "synchronous_commit" in checked()["durability"].remedy
 
 
+def test_it_looks_for_every_table(base: Base, doctor: Doctor) -> None:
+    tables = {row[0] for row in base.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'oncue'")}
+    assert tables == set(state._TABLES)
+
+
 def test_missing_tables_fail(base: Base, doctor: Doctor) -> None:
     base.run("DROP TABLE oncue.oncue_finished; DROP TABLE oncue.oncue_limit")
     found = doctor()
