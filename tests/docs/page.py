@@ -22,6 +22,7 @@ import types
 from pathlib import Path
 from queue import Empty, Queue
 
+from tests import pg
 from tests.docs.snippets import BadPage, Block, commands, read, ready_text
 
 COMMAND_SECONDS = 60
@@ -29,10 +30,13 @@ READY_SECONDS = 30
 STOP_SECONDS = 20
 
 
-def environment() -> dict[str, str]:
-    """This environment with its own commands first, and without settings that a reader wouldn't have."""
-    kept = {k: v for k, v in os.environ.items() if k not in {"DATABASE_URL", "REDIS_URL", "CRON_SECRET"}}
-    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
+def prepare_environment() -> None:
+    """Put the project's own commands first, and take away settings that a reader wouldn't have."""
+    for name in ("DATABASE_URL", "REDIS_URL", "CRON_SECRET"):
+        os.environ.pop(name, None)
+    folders = [Path(sys.executable).parent, *([bin] if (bin := pg.wheel_bin()) else []), os.environ["PATH"]]
+    os.environ["PATH"] = os.pathsep.join(map(str, folders))
+    os.environ["PYTHONUNBUFFERED"] = "1"
 
 
 class Started:
@@ -44,7 +48,6 @@ class Started:
         self._queue: Queue[str | None] = Queue()
         self.process = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", command],
-            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -100,10 +103,14 @@ class Page:
         sys.modules["page"] = self.module
         self.runner = runner
         self.started: list[Started] = []
+        # Their server ends with this process.
+        self.databases = contextlib.ExitStack()
 
     def do(self, block: Block) -> None:
         """Do what a block says. Raises whatever shows that it isn't so."""
-        if block.verb == "file":
+        if block.verb == "postgres":
+            os.environ["DATABASE_URL"] = self.databases.enter_context(pg.running().database()).dsn
+        elif block.verb == "file":
             Path(block.argument).parent.mkdir(parents=True, exist_ok=True)
             Path(block.argument).write_text(block.text + "\n", encoding="utf-8")
         elif block.language == "python":
@@ -132,7 +139,6 @@ class Page:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
             check=False,
-            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -152,6 +158,7 @@ async def _awaited(function: types.FunctionType) -> None:
 def run(page: Path) -> int:
     """Run a page in a new temporary folder; return how many blocks were run."""
     blocks = read(page.resolve())
+    prepare_environment()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), asyncio.Runner() as runner:
         sys.path.insert(0, folder)
         state = Page(runner)
@@ -163,7 +170,8 @@ def run(page: Path) -> int:
         finally:
             for left in state.started:
                 left.kill()
-    return sum(block.verb != "skip" for block in blocks)
+            state.databases.close()
+    return sum(block.verb not in {"skip", "postgres"} for block in blocks)
 
 
 def main() -> None:

@@ -23,13 +23,13 @@ class BadPage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One thing to do: a fenced block, or a hidden set-up in Python."""
+    """One thing to do: a fenced block, a hidden set-up in Python, or a database to provide."""
 
     page: Path
     line: int
     language: str
     text: str
-    verb: str = "run"  # run | skip | file | starts | setup
+    verb: str = "run"  # run | skip | file | starts | setup | postgres
     argument: str = ""
 
     @property
@@ -63,6 +63,8 @@ def _blocks(page: Path, lines: list[str]) -> Iterator[Block]:
             end = at if comment["end"] else _find(page, lines, at, "-->")
             yield Block(page, at + 1, "python", "\n".join([comment["rest"], *lines[at + 1 : end]]), "setup")
             at = end
+        elif comment and comment["verb"] == "postgres" and comment["end"] and not comment["rest"]:
+            yield Block(page, at + 1, "", "", "postgres")
         elif comment:
             if comment["verb"] not in {"file", "starts"} or not comment["end"] or not comment["rest"]:
                 raise BadPage(f"{page}:{at + 1}: {lines[at]!r} is not a known comment: see CONTRIBUTING.md")

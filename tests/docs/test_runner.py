@@ -62,6 +62,45 @@ def test_a_good_page_runs_in_order_with_one_namespace(tmp_path: Path) -> None:
     assert "6 blocks run" in out
 
 
+POSTGRES = """
+<!-- snippet: postgres -->
+```bash
+psql "$DATABASE_URL" -c 'CREATE TABLE mine ()'
+```
+```python
+import os, psycopg
+with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+    assert connection.execute("SELECT count(*) FROM mine").fetchone() == (0,)
+```
+<!-- snippet: postgres -->
+```bash
+! psql "$DATABASE_URL" -c 'SELECT * FROM mine'
+```
+"""
+
+
+@pytest.mark.timeout(100)
+def test_a_page_is_given_new_databases_of_a_real_server(tmp_path: Path) -> None:
+    code, out = result(tmp_path / "p.md", POSTGRES)
+    assert code == 0, out
+    assert "3 blocks run" in out
+
+
+def test_the_settings_of_whoever_runs_the_tests_reach_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://somebodys")
+    text = """
+```bash
+test -z "${DATABASE_URL:-}"
+```
+```python
+import os
+assert "DATABASE_URL" not in os.environ
+```
+"""
+    code, out = result(tmp_path / "p.md", text)
+    assert code == 0, out
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
