@@ -46,6 +46,23 @@ class Ledger:
         os.close(self._fd)
 
 
+class Reader:
+    """Reads a ledger on from where it was."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._lines: list[Line] = []
+
+    def lines(self) -> list[Line]:
+        """Return the lines so far, in the order in which they were written."""
+        self._lines += [_decode(line) for line in self._file.read().splitlines()]
+        return self._lines
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
 def read(path: Path) -> list[Line]:
-    """Return the lines so far, in the order in which they were written."""
-    return [_decode(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    """Return the lines of a whole ledger, in the order in which they were written."""
+    return [_decode(line) for line in path.read_bytes().splitlines()]

@@ -17,9 +17,13 @@ from typing import Any, Self
 import msgspec
 
 from tests.crash.check import EVERYBODY, Verdict, judge, rows
-from tests.crash.ledger import Ledger, Line, read
+from tests.crash.ledger import Ledger, Line, Reader
 from tests.crash.orders import Orders
 
+# Replays what a run has printed.
+SEED = int(os.environ.get("ONCUE_CRASH_SEED", "20261124"))
+# Half of it for SQLite, half for PostgreSQL.
+SOAK = float(os.environ.get("ONCUE_SOAK_MINUTES", "0")) * 60 / 2
 ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 40.0
 _LOOK = 0.005
@@ -47,6 +51,7 @@ class Stage:
         self.database = database or folder / "jobs.db"
         self.path = folder / "ledger"
         self.ledger = Ledger(self.path)
+        self.reader = Reader(self.path)
         self.players: list[Player] = []
 
     def __enter__(self) -> Self:
@@ -60,6 +65,7 @@ class Stage:
                 os.kill(player.pid, signal.SIGKILL)
             player.process.wait()
         self.ledger.close()
+        self.reader.close()
         if error is not None:
             error.add_note(self.logs())
 
@@ -137,12 +143,12 @@ class Stage:
 
     def lines(self, event: str = "", pid: int = 0) -> list[Line]:
         """Return the ledger, or those lines of it that have this event and process."""
-        return [one for one in read(self.path) if event in ("", one.event) and pid in (0, one.pid)]
+        return [one for one in self.reader.lines() if event in ("", one.event) and pid in (0, one.pid)]
 
     def wait(self, until: Callable[[list[Line]], bool], what: str) -> None:
         """Wait until the ledger shows it; fails when a process has ended that should not have."""
         end = time.monotonic() + _PATIENCE
-        while not until(self.lines()):
+        while not until(self.reader.lines()):
             gone = [player for player in self.players if not player.ending and player.process.poll() not in (None, 0)]
             assert not gone, f"a process ended unasked while waiting for: {what}\n{self.logs()}"
             assert time.monotonic() < end, f"not seen within {_PATIENCE:g} s: {what}\n{self.logs()}"

@@ -67,7 +67,7 @@ def test_a_failover_to_a_synchronous_standby_loses_nothing_that_was_promised(tmp
         hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
         url = f"postgresql://postgres@{hosts}/{name}?target_session_attrs=read-write"
         workers = [stage.start("worker", database=url, lease=2.0, sweep=5.0) for _ in range(2)]
-        producers = [stage.start("producer", database=url, kind="mixed", seed=seed) for seed in (1, 2)]
+        producers = [stage.start("producer", database=url, kind="stormy", seed=seed) for seed in (1, 2)]
         for producer in producers:
             stage.seen("promised", 30, pid=producer.pid)
         stage.seen("end", 30)

@@ -5,7 +5,6 @@ ONCUE_CRASH_SEED replays a run, ONCUE_SOAK_MINUTES goes on with others.
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -16,11 +15,9 @@ import psycopg
 import pytest
 
 from tests import pg
-from tests.crash.stage import Player, Stage
+from tests.crash.stage import SEED, SOAK, Player, Stage
 from tests.pgfaults import BOTH, Direction, Proxy
 
-SEED = int(os.environ.get("ONCUE_CRASH_SEED", "20261124"))
-SOAK = float(os.environ.get("ONCUE_SOAK_MINUTES", "0")) * 60
 LEASE = 2.0
 ROLES = ("worker", "worker", "worker", "worker", "producer", "producer")
 # Each once in every round, in an order that the seed decides.
@@ -57,7 +54,7 @@ class Weather:
         database = self.proxies[place % 2].dsn(self.database.dsn)
         if ROLES[place] == "worker":
             return self.stage.start("worker", database=database, concurrency=20, lease=LEASE, sweep=5.0)
-        return self.stage.start("producer", database=database, kind="mixed", seed=self.rng.randrange(1 << 30))
+        return self.stage.start("producer", database=database, kind="stormy", seed=self.rng.randrange(1 << 30))
 
     def _kill(self, role: str) -> None:
         place = self.rng.choice([place for place, here in enumerate(ROLES) if here == role])

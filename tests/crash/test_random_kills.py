@@ -1,18 +1,15 @@
-"""SIGKILL at 200 random moments, with jobs in flight all the time; ONCUE_SEED replays, ONCUE_SOAK_MINUTES goes on."""
+"""SIGKILL at 200 random moments, with jobs in flight all the time; ONCUE_CRASH_SEED replays, ONCUE_SOAK_MINUTES goes on."""
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.crash.stage import Player, Stage
+from tests.crash.stage import SEED, SOAK, Player, Stage
 
-SEED = int(os.environ.get("ONCUE_SEED", "20260731"))
-SOAK = float(os.environ.get("ONCUE_SOAK_MINUTES", "0")) * 60
 ROUNDS, KILLS = 10, 20
 ROLES = ("worker", "worker", "producer")
 
@@ -50,7 +47,7 @@ def _round(stage: Stage, rng: random.Random, kills: int = KILLS) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_nothing_is_lost_or_overlaps_through_kills_at_random_moments(tmp_path: Path, number: int) -> None:
-    print(f"ONCUE_SEED={SEED} round {number}")
+    print(f"ONCUE_CRASH_SEED={SEED} round {number}")
     with Stage(tmp_path) as stage:
         print(_round(stage, random.Random(f"{SEED}-{number}")))
 
@@ -63,7 +60,7 @@ def test_soak(tmp_path: Path) -> None:
     while time.monotonic() < end:
         folder = tmp_path / str(number)
         folder.mkdir()
-        print(f"ONCUE_SEED={SEED} round {number}")
+        print(f"ONCUE_CRASH_SEED={SEED} round {number}")
         with Stage(folder) as stage:
             print(_round(stage, random.Random(f"{SEED}-{number}")), flush=True)
         number += 1

@@ -14,7 +14,8 @@ from tests.crash.stage import Stage
 
 
 def test_groups_keys_and_chains_hold_across_two_workers(stage: Stage) -> None:
-    workers = [stage.ready("worker"), stage.ready("worker")]
+    # Too small for one of them to do it all.
+    workers = [stage.ready("worker", concurrency=2), stage.ready("worker", concurrency=2)]
     producers = [
         stage.start("producer", kind=kind, count=count, seed=seed)
         for kind, count, seed in (("grouped", 60, 1), ("chain", 6, 2), ("keyed", 10, 3))
