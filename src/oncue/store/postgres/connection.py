@@ -31,7 +31,7 @@ _STANDSTILL = "2s"
 _LOCK_WAIT = 3.0
 # The hot statements have one good plan each, by an index. Planners that have no statistics yet, or old ones, choose
 # another at times and are a hundred times slower, so what they would choose is ruled out.
-_SETTINGS = {
+SETTINGS = {
     "application_name": "oncue",
     # A due value reads the same on every connection, and CURRENT_DATE in a source's condition is UTC's, as on SQLite.
     "timezone": "UTC",
@@ -45,7 +45,7 @@ _SETTINGS = {
     "tcp_keepalives_count": "3",
 }
 _LOCAL = "; ".join(
-    f"SET LOCAL {name} = '{value}'" for name, value in _SETTINGS.items() if name.startswith(("enable", "jit", "idle"))
+    f"SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items() if name.startswith(("enable", "jit", "idle"))
 )
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
@@ -71,9 +71,9 @@ async def connect(url: PostgresUrl, timeout: float) -> Connection:
 async def _connect(dsn: str, pooled: bool, timeout: float, patience: float) -> Connection:
     if pooled:
         # A pooler hands its connections to others too: they must not get our settings or our statements.
-        settings = {name: _SETTINGS[name] for name in ("application_name", "timezone")}
+        settings = {name: SETTINGS[name] for name in ("application_name", "timezone")}
     else:
-        settings = {**_SETTINGS, "lock_timeout": _lock_timeout(patience)}
+        settings = {**SETTINGS, "lock_timeout": _lock_timeout(patience)}
     return cast(
         "Connection",
         await asyncpg.connect(
