@@ -72,7 +72,8 @@ def _said(error: BaseException) -> str:
         return "the server had ended the connection"
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return str(error).strip() or type(error).__name__
+    # What follows the first line are the driver's hints, which are for its own users.
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def translate(error: BaseException, url: PostgresUrl) -> StoreError:
