@@ -119,6 +119,15 @@ def _killed_after(ledger: Ledger, conn: Any) -> None:
     ledger.write("killed", pid=7, at=3_000)
 
 
+def _killed_long_after_its_end(ledger: Ledger, conn: Any) -> None:
+    ledger.write("killed", pid=7, at=7_000_000)
+    ledger.write("start", "b", pid=8, at=8_000_000, now=100, job=9, attempt=3)
+    ledger.write("start", "b", pid=7, at=1_000, now=100, job=9, attempt=2)
+    ledger.write("end", "b", pid=7, at=1_500, job=9, attempt=2)
+    conn.execute("INSERT INTO oncue_attempt VALUES (9, 2, 900, 7500000, 'rescued', 'why')")
+    conn.execute("INSERT INTO oncue_finished VALUES (9, 3, 'completed', '{}')")
+
+
 def _failed(ledger: Ledger, conn: Any) -> None:
     _two_runs(ledger, conn)
     ledger.write("failed", "b", pid=7, at=1_500, job=9, attempt=1)
@@ -195,6 +204,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path, server: str) -> Ite
         ("doubled", _back_before),
         ("doubled", _away_but_recorded),
         ("doubled", _killed_after),
+        ("doubled", _killed_long_after_its_end),
         ("doubled", _two_jobs),
         ("", _away),
         ("", _stopped),

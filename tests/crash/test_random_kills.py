@@ -1,4 +1,7 @@
-"""SIGKILL at 200 random moments, with jobs in flight all the time; ONCUE_CRASH_SEED replays, ONCUE_SOAK_MINUTES goes on."""
+"""SIGKILL at 200 random moments, with jobs in flight all the time.
+
+ONCUE_CRASH_SEED replays a run, ONCUE_SOAK_MINUTES goes on with others.
+"""
 
 from __future__ import annotations
 
