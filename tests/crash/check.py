@@ -64,6 +64,8 @@ class _Known:
     """When the handler of a token's attempt ended in a process."""
     taken: dict[_Attempt, _Attempt]
     """Of attempts that were taken back from their worker: when it had claimed, and when it lost them."""
+    reasons: dict[_Attempt, str]
+    """What the history says of attempts that did not end their job."""
 
     def is_void(self, start: Line) -> bool:
         """Whether a zombie began what was taken back from it before: to the database it never happened."""
@@ -122,13 +124,19 @@ def _known(lines: Sequence[Line], database: Path | str) -> _Known:
             gone.setdefault(line.pid, line.at)
         elif line.event in ("thawed", "back") and line.pid in gone:
             away.append((line.pid, gone.pop(line.pid), line.at))
-    query = "SELECT job, attempt, started_at, finished_at FROM oncue_attempt WHERE outcome = 'rescued'"
-    taken = [[int(str(value)) for value in row] for row in rows(database, query)]
+    taken, reasons = {}, {}
+    query = "SELECT job, attempt, started_at, finished_at, outcome, reason FROM oncue_attempt"
+    for *numbers, outcome, reason in rows(database, query):
+        job, attempt, since, until = (int(str(number)) for number in numbers)
+        reasons[job, attempt] = f"{outcome}, {reason}"
+        if outcome == "rescued":
+            taken[job, attempt] = (since, until)
     return _Known(
         {line.pid: line.at for line in lines if line.event in ("dying", "killed")},
         away + [(pid, at, _FOR_EVER) for pid, at in gone.items()],
         {(one.token, one.attempt, one.pid): one.at for one in lines if one.event in ("end", "told", "failed")},
-        {(job, attempt): (since, until) for job, attempt, since, until in taken},
+        taken,
+        reasons,
     )
 
 
@@ -173,7 +181,8 @@ def _doubled(lines: Sequence[Line], starts: dict[str, list[Line]], known: _Known
             durable = acked.get((before.job, before.attempt), _FOR_EVER) < after.at
             same = after.attempt == before.attempt or after.job != before.job
             if durable or not explained or same:
-                found.append(f"{token}: attempt {before.attempt} (pid {before.pid}) and {after.attempt}")
+                reason = known.reasons.get((before.job, before.attempt), "no reason")
+                found.append(f"{token}: attempt {before.attempt} (pid {before.pid}; {reason}) and {after.attempt}")
     return sorted(found)
 
 

@@ -145,7 +145,13 @@ class SqliteStore(SharedStore):
 
     async def claim(self, request: Claim) -> Claims:
         """Record acks and claim due jobs in one transaction."""
-        return await self.change(lambda: claim.claim(request))
+
+        def steps() -> Steps[Claims]:
+            # Others may have kept the lock for longer than a lease is, which counts from now on.
+            request.now = max(request.now, self.clock.now())
+            return claim.claim(request)
+
+        return await self.change(steps)
 
     async def changed_elsewhere(self) -> bool:
         """Tell whether another connection has written to the file since this was asked last."""

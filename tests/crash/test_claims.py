@@ -1,4 +1,4 @@
-"""What the faults at random moments have found on PostgreSQL, each at its one moment."""
+"""What the faults at random moments have found, each at its one moment."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ import pytest
 
 from oncue.clock import SECOND, SystemClock
 from oncue.job import NewJob
-from oncue.store import Claim, WorkerRow
+from oncue.store import Claim, Store, WorkerRow, open_store
 from oncue.store.postgres import PostgresStore
 from oncue.store.postgres.run import named
-from tests.databases import POSTGRES, Backend, database
+from tests.databases import KINDS, POSTGRES, Backend, database
 
 LEASE = 10 * SECOND
+
+
+@pytest.fixture(params=KINDS)
+async def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    with database(request.param, tmp_path) as made:
+        store = open_store(made.url, SystemClock())
+        await store.open()
+        yield store
+        await store.close()
 
 
 @pytest.fixture(params=POSTGRES)
@@ -34,14 +43,14 @@ async def store(backend: Backend) -> AsyncIterator[PostgresStore]:
     await made.close()
 
 
-async def _worker(store: PostgresStore, lease: int = LEASE) -> int:
+async def _worker(store: Store, lease: int = LEASE) -> int:
     now = store.clock.now()
     id, life = await store.register(WorkerRow(0, "w", "elsewhere", 1, None, now, now, now + lease))
     life.release()
     return id
 
 
-async def _due(store: PostgresStore, **options: Any) -> int:
+async def _due(store: Store, **options: Any) -> int:
     now = store.clock.now()
     return (await store.insert(NewJob(0, "work", "{}", "default", 0, now, 5, now, **options))).id
 
@@ -51,13 +60,13 @@ def _claim(worker: int, now: int) -> Claim:
 
 
 @pytest.mark.parametrize("group", [None, "lane"])
-async def test_a_claim_that_waited_longer_than_a_lease_has_a_whole_one(store: PostgresStore, group: str | None) -> None:
-    worker = await _worker(store, lease=0)
-    job = await _due(store, group=group)
-    began = store.clock.now()
-    found = await store.claim(Claim(worker, began - LEASE, began, LEASE, 10))
+async def test_a_claim_that_waited_longer_than_a_lease_has_a_whole_one(any_store: Store, group: str | None) -> None:
+    worker = await _worker(any_store, lease=0)
+    job = await _due(any_store, group=group)
+    began = any_store.clock.now()
+    found = await any_store.claim(Claim(worker, began - LEASE, began, LEASE, 10))
     assert [one.id for one in found.jobs] == [job]
-    (row,) = await store.workers()
+    (row,) = await any_store.workers()
     assert row.lease_until >= began + LEASE
 
 
