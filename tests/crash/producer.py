@@ -81,9 +81,10 @@ class Producer:
         import asyncpg
         import psycopg
 
+        theirs = (psycopg.Error, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
         try:
             await self._mixed(token, rng)
-        except (StoreError, psycopg.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except (StoreError, *theirs) as error:
             self.ledger.write("unsure", token, note=f"{type(error).__name__}: {error}")
 
     async def _single(self, token: str, rng: random.Random) -> None:
