@@ -191,3 +191,19 @@ async def test_a_cancel_in_an_open_transaction_holds_up_its_job_only(url: str) -
             theirs.commit()
         await ledger.until(lambda: ledger.of("told") == [1])
         await until_rows(url, "SELECT 1 FROM oncue_finished WHERE state = 'cancelled'")
+
+
+async def test_who_schedules_waits_for_a_lock_as_long_as_busy_timeout_says(url: str) -> None:
+    waiting = """SELECT xact_start FROM pg_stat_activity WHERE datname = current_database()
+                 AND application_name = 'oncue' AND wait_event_type = 'Lock' AND xact_start > %s"""
+    app = application(url, Ledger(), busy_timeout=60.0)
+    async with app:
+        with holding(url, "LOCK TABLE oncue_job IN EXCLUSIVE MODE") as other:
+            asked = asyncio.create_task(app.schedule(note(app, 1)))
+            [(first,)] = await until_rows(url, waiting, "2000-01-01")
+            # The server ended that one, and it was tried again.
+            await until_rows(url, waiting, first)
+            assert not asked.done()
+            other.rollback()
+        handle = await asked
+    assert rows(url, "SELECT id FROM oncue_job") == [(handle.id,)]

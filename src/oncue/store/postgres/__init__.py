@@ -151,8 +151,8 @@ class PostgresStore(SharedStore):
         return await self.pool.transaction(work, self.lock if locked else None)
 
     async def alone(self, steps: Callable[[], Steps[T]]) -> T:
-        """Run steps that are one statement, which commits by itself."""
-        return await self.pool.run(lambda conn: perform(conn, steps(), self.schema_name))
+        """Run steps that are one statement, which commits by itself and doesn't wait for others' locks."""
+        return await self.pool.run(lambda conn: perform(conn, steps(), self.schema_name), waits=False)
 
     async def look(self, steps: Callable[[], Steps[T]]) -> T:
         """Run steps that only read."""
@@ -163,8 +163,8 @@ class PostgresStore(SharedStore):
         return await self.pool.run(lambda conn: conn.fetch(sql, *args))
 
     async def transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run ``work`` in a transaction of its own."""
-        return await self.pool.transaction(work)
+        """Run ``work`` in a transaction of its own, which doesn't wait for others' locks longer than it says itself."""
+        return await self.pool.transaction(work, waits=False)
 
     async def insert(self, job: NewJob) -> Inserted:
         """Store one job; concurrent callers share a commit."""

@@ -15,7 +15,7 @@ from oncue.job import Ack, Claimed, Snoozed, decide
 from oncue.store import Claim, Claims
 from oncue.store.postgres.connection import Connection
 from oncue.store.postgres.run import named, perform
-from oncue.store.shares import Turns
+from oncue.store.shares import Lane, Turns
 from oncue.store.steps import Finish, Steps, as_json, claim, fetch, manage
 from oncue.store.steps.acks import write_acks
 from oncue.store.steps.claim import Peek, claims_of, renew, served
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _FIRST_HELD, _LONGEST_HELD = 10_000, 1_000_000
 _CAUTIOUS = 30.0
+# So long, in seconds, a worker whose places one lane fills goes on without looking at anything else.
+_LOOK_EVERY = 0.01
 
 
 class Claimer:
@@ -39,6 +41,7 @@ class Claimer:
         self._store = store
         self._held: dict[int, int] = {}
         self._unsure: set[int] = set()
+        self._runs: dict[int, tuple[float, Lane, Peek]] = {}
         self.suspects: set[int] = set()
         """Workers that hold jobs by the last sweep. A claim may come through long after its worker gave it up, so each
         of them looks once whether it holds some without knowing."""
@@ -98,7 +101,7 @@ class Claimer:
             ready, held = await self._free(conn, acks)
             return await perform(conn, _write(request.worker, ready), self._store.schema_name), held
 
-        return await self._store.pool.transaction(work)
+        return await self._store.pool.transaction(work, waits=False)
 
     async def _free(self, conn: Connection, acks: Sequence[Ack]) -> tuple[list[Ack], list[int]]:
         """Lock the rows of these acks; return the acks that can be written now, and the ids of the others."""
@@ -136,6 +139,9 @@ class Claimer:
 
             async def take(conn: Connection) -> Claims | None:
                 nonlocal begun
+                run = self._runs.pop(request.worker, None)
+                if run is not None and request.count > 0 and time.monotonic() < run[0]:
+                    return await self._take_on(conn, request, *run)
                 if begun:
                     # Taken back by the server under way, after it may have handed out jobs.
                     self._unsure.add(request.worker)
@@ -185,6 +191,20 @@ class Claimer:
                 await self._look_on(conn, values, until, found, later)
         found.more = found.more or bool(turns.left)
         found.next_eligible = min(later, default=None)
+        if found.more and len(due) == 1 and request.shares is None:
+            self._runs[request.worker] = time.monotonic() + _LOOK_EVERY, due[0], peek
+        return found
+
+    async def _take_on(self, conn: Connection, request: Claim, end: float, lane: Lane, peek: Peek) -> Claims:
+        """Go on with the one lane that has more than fits, without another look for a few milliseconds."""
+        found = claims_of(peek, [])
+        found.cancel = []
+        limits = {"worker": request.worker, "now": request.now, "until": claim.until(request, peek)}
+        values = {"queue": lane[0], "priority": lane[1], "unknown": list(request.unknown), "count": request.count}
+        found.jobs = await self._take_lane(conn, {**values, **limits, "bound": list(request.policy.tasks)})
+        found.more, found.next_eligible = True, limits["until"]
+        if len(found.jobs) == request.count:
+            self._runs[request.worker] = end, lane, peek
         return found
 
     async def _take_lane(self, conn: Connection, values: dict[str, Any]) -> list[Claimed]:
@@ -223,7 +243,7 @@ class Claimer:
             found.unwritten += held
             return found
 
-        found = await self._store.pool.transaction(work, self._store.lock)
+        found = await self._store.pool.transaction(work, self._store.lock, waits=False)
         self._unsure.discard(request.worker)
         self.suspects.discard(request.worker)
         return found

@@ -15,7 +15,15 @@ from asyncpg.connect_utils import SessionAttribute
 
 from oncue.dsn import PostgresUrl
 from oncue.errors import NotOpen, StoreError
-from oncue.store.postgres.trouble import TROUBLE, is_rolled_back, is_standby, is_unreachable, is_unsent, translate
+from oncue.store.postgres.trouble import (
+    TROUBLE,
+    is_locked,
+    is_rolled_back,
+    is_standby,
+    is_unreachable,
+    is_unsent,
+    translate,
+)
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -29,6 +37,9 @@ _LONGEST_PAUSE = 1.0
 # So long a transaction of ours may stand still (its process stopped, its host cut off) before the server ends it.
 _STANDSTILL = "2s"
 _LOCK_WAIT = 3.0
+# A statement that is a transaction by itself doesn't wait for a row's lock: an outcome, and what comes after it in its
+# worker, would wait for somebody's open transaction.
+_ROW_WAIT = 0.2
 # The hot statements have one good plan each, by an index. Planners that have no statistics yet, or old ones, choose
 # another at times and are a hundred times slower, so what they would choose is ruled out.
 SETTINGS = {
@@ -50,8 +61,9 @@ _LOCAL = "; ".join(
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
-async def connect(url: PostgresUrl, timeout: float) -> Connection:
-    """Connect to the server that takes writes. ``timeout``: seconds, for statements too. Raises what asyncpg does.
+async def connect(url: PostgresUrl, timeout: float, lock_wait: float = _LOCK_WAIT) -> Connection:
+    """Connect to the server that takes writes. ``timeout``: seconds, for statements too; ``lock_wait``: as much of it
+    as a statement may wait for a lock. Raises what asyncpg does.
 
     Of several hosts each gets its share of the time: one that is silent doesn't keep us from the others.
     """
@@ -59,7 +71,7 @@ async def connect(url: PostgresUrl, timeout: float) -> Connection:
     failures: list[Exception] = []
     for host in hosts:
         try:
-            return await _connect(host, url.pooled, timeout / len(hosts), timeout)
+            return await _connect(host, url.pooled, timeout / len(hosts), timeout, lock_wait)
         except TROUBLE as error:
             if not is_unreachable(error):
                 raise
@@ -68,12 +80,12 @@ async def connect(url: PostgresUrl, timeout: float) -> Connection:
     raise next((one for one in failures if isinstance(one, asyncpg.TargetServerAttributeNotMatched)), failures[-1])
 
 
-async def _connect(dsn: str, pooled: bool, timeout: float, patience: float) -> Connection:
+async def _connect(dsn: str, pooled: bool, timeout: float, patience: float, lock_wait: float) -> Connection:
     if pooled:
         # A pooler hands its connections to others too: they must not get our settings or our statements.
         settings = {name: SETTINGS[name] for name in ("application_name", "timezone")}
     else:
-        settings = {**SETTINGS, "lock_timeout": _lock_timeout(patience)}
+        settings = {**SETTINGS, "lock_timeout": _lock_timeout(patience, lock_wait)}
     return cast(
         "Connection",
         await asyncpg.connect(
@@ -87,9 +99,9 @@ async def _connect(dsn: str, pooled: bool, timeout: float, patience: float) -> C
     )
 
 
-def _lock_timeout(patience: float) -> str:
+def _lock_timeout(patience: float, lock_wait: float = _LOCK_WAIT) -> str:
     """Less than the patience: the server then says that nothing was done, where silence would leave that open."""
-    return f"{max(0.05, min(_LOCK_WAIT, 0.8 * patience)) * 1000:.0f}ms"
+    return f"{max(0.05, min(lock_wait, 0.8 * patience)) * 1000:.0f}ms"
 
 
 def _hosts(dsn: str) -> list[str]:
@@ -115,16 +127,18 @@ class Pool:
         self.loop = asyncio.get_running_loop()
         self._closed = False
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run ``work`` on a connection; anew where the server took it back for others (deadlock, serialization).
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, waits: bool = True) -> T:
+        """Run ``work`` on a connection; anew where the server took it back for others (deadlock, serialization), and
+        where others hold a lock until the patience is over, unless it is said that it never ``waits``.
 
         Raises a StoreError. Where the connection broke under way, it is unknown whether a commit came through. On
         another loop than the one that opened the pool, the work is done on that one.
         """
-        return await on(self.loop, lambda: self._run(work))
+        return await on(self.loop, lambda: self._run(work, waits))
 
-    async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        for tried in range(_TRIES):
+    async def _run(self, work: Callable[[Connection], Awaitable[T]], waits: bool) -> T:
+        tried, end = 0, time.monotonic() + self.patience
+        while True:
             async with self.connection() as conn:
                 try:
                     return await work(conn)
@@ -134,12 +148,15 @@ class Pool:
                         conn.terminate()
                     elif not conn.is_closed() and conn.is_in_transaction():
                         await _rollback(conn)
-                    if tried == _TRIES - 1 or not (is_rolled_back(error) or is_standby(error)):
-                        raise translate(error, self.url) from error
-            await asyncio.sleep(_PAUSE * 2**tried * random.uniform(0.5, 1.0))
-        raise AssertionError("unreachable")
+                    if not (waits and is_locked(error) and time.monotonic() < end):
+                        tried += 1
+                        if tried == _TRIES or not (is_rolled_back(error) or is_standby(error)):
+                            raise translate(error, self.url) from error
+            await asyncio.sleep(_PAUSE * 2 ** max(0, tried - 1) * random.uniform(0.5, 1.0))
 
-    async def transaction(self, work: Callable[[Connection], Awaitable[T]], lock: int | None = None) -> T:
+    async def transaction(
+        self, work: Callable[[Connection], Awaitable[T]], lock: int | None = None, *, waits: bool = True
+    ) -> T:
         """Run ``work`` in a transaction of its own, READ COMMITTED; under the advisory lock where one is given."""
 
         async def in_transaction(conn: Connection) -> T:
@@ -149,13 +166,13 @@ class Pool:
             self.commits += 1
             return result
 
-        return await self.run(in_transaction)
+        return await self.run(in_transaction, waits=waits)
 
     def begin(self, lock: int | None = None) -> str:
         """Return what begins a transaction, in one message to the server."""
-        parts = [BEGIN]
+        parts = [BEGIN, f"SET LOCAL lock_timeout = '{_lock_timeout(self.patience)}'"]
         if self.url.pooled:
-            parts.append(f"{_LOCAL}; SET LOCAL lock_timeout = '{_lock_timeout(self.patience)}'")
+            parts.append(_LOCAL)
         if lock is not None:
             parts.append(f"SELECT pg_advisory_xact_lock({lock})")
         return "; ".join(parts)
@@ -189,7 +206,7 @@ class Pool:
         end, pause = time.monotonic() + self.patience, _PAUSE
         while True:
             try:
-                return await connect(self.url, max(0.1, self.patience))
+                return await connect(self.url, max(0.1, self.patience), _ROW_WAIT)
             except TROUBLE as error:
                 if not is_unreachable(error) or time.monotonic() + pause > end:
                     raise translate(error, self.url) from error

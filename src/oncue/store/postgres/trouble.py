@@ -34,6 +34,11 @@ def is_rolled_back(error: BaseException) -> bool:
     return _state(error) in _AGAIN or is_unsent(error)
 
 
+def is_locked(error: BaseException) -> bool:
+    """Tell whether others held a lock for longer than the server was to wait; nothing was done."""
+    return _state(error) == "55P03"
+
+
 def is_unsent(error: BaseException) -> bool:
     """Tell whether the connection had heard the server's last words when it was to send: asyncpg then takes itself for
     busy. It is of no use any more."""
