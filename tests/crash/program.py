@@ -8,18 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from oncue import JobContext, Limit, OnCue, Retry, RetryAfter
-from oncue.errors import StoreUnavailable
+from oncue.errors import StoreBusy, StoreReadOnly, StoreUnavailable
 from oncue.service import Service
 from oncue.store.sqlite.connection import ConnectionThread
 from oncue.worker import WorkerOptions
@@ -153,15 +154,8 @@ class Program:
         """Work until told to stop."""
         orders = self.orders
         options = WorkerOptions(lease=orders.lease, concurrency=orders.concurrency, grace=5.0)
-        async with self._opened():
-            while True:
-                try:
-                    await self._serve(self.app.service(options), stop)
-                    break
-                except StoreUnavailable:
-                    # It could not even begin; its supervisor starts it anew.
-                    log.exception("can't begin")
-                    await asyncio.sleep(0.1)
+        async with self.app:
+            await self._serve(self.app.service(options), stop)
 
     async def planner(self, stop: asyncio.Event) -> None:
         """Plan and sweep, without a worker, until told to stop."""
@@ -191,7 +185,7 @@ class Program:
     async def producer(self, stop: asyncio.Event) -> None:
         """Schedule ``count`` jobs of the ordered kind, or go on until told to stop."""
         producer = Producer(self.app, self.ledger, self.orders)
-        async with self._opened():
+        async with self.app:
             self.ledger.write("ready")
             number = 0
             while not stop.is_set() and (not self.orders.count or number < self.orders.count):
@@ -199,21 +193,6 @@ class Program:
                 self.faults.reach("promised")
                 number += 1
             self.ledger.write("produced")
-
-    @contextlib.asynccontextmanager
-    async def _opened(self) -> AsyncIterator[None]:
-        """The application open; as a supervisor would, try again while the server is away."""
-        while True:
-            try:
-                await self.app.open()
-                break
-            except StoreUnavailable:
-                log.exception("can't open")
-                await asyncio.sleep(0.1)
-        try:
-            yield
-        finally:
-            await self.app.close()
 
 
 def _small_disk(program: Program) -> None:
@@ -243,7 +222,14 @@ async def main() -> None:
         watch._Inotify.__init__ = _deaf  # type: ignore[method-assign,assignment]
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await getattr(program, program.orders.role)(stop)
+    try:
+        await getattr(program, program.orders.role)(stop)
+    except (StoreUnavailable, StoreBusy, StoreReadOnly):
+        if not program.orders.on_postgres:
+            raise
+        # The server went away while this began: its supervisor starts it anew.
+        log.exception("can't begin")
+        os.execv(sys.executable, [sys.executable, "-m", "tests.crash.program", sys.argv[1]])
 
 
 if __name__ == "__main__":
