@@ -265,16 +265,21 @@ def _completed(result: Any) -> Completed:
 
 
 def describe(error: BaseException) -> tuple[str, str]:
-    """Return an error as one line, and its traceback (the last 16 KiB), both safe to store as UTF-8."""
+    """Return an error as one line, and its traceback (the last 16 KiB), both safe to store as text."""
     line = f"{type(error).__name__}: {_text(error)}"
-    trace = "".join(traceback.format_exception(error)).encode("utf-8", "replace").decode()
+    trace = _storable("".join(traceback.format_exception(error)))
     return line[:2000], trace[-_MAX_TRACEBACK:]
 
 
 def _text(error: BaseException) -> str:
-    """Return what an error says, safe to store as UTF-8, even where its own ``__str__`` raises."""
+    """Return what an error says, safe to store as text, even where its own ``__str__`` raises."""
     try:
         text = str(error)
     except Exception as broken:
         text = f"(its text can't be shown: __str__ raised {type(broken).__name__})"
-    return text.encode("utf-8", "replace").decode()
+    return _storable(text)
+
+
+def _storable(text: str) -> str:
+    # PostgreSQL's text holds no NUL, and one such outcome would keep all others of its worker from being recorded.
+    return text.encode("utf-8", "replace").decode().replace("\0", "\\x00")

@@ -56,6 +56,20 @@ async def test_a_failed_job_runs_again_as_its_policy_says(
         assert 'raise ValueError("no")' in view.traceback
 
 
+@pytest.mark.parametrize("error", [ValueError, Discard, lambda text: Snooze(60, text)])
+async def test_an_error_with_characters_that_no_text_holds_is_recorded(still: OnCue, error: Any) -> None:
+    @still.task(retry=Retry.never())
+    async def fail() -> None:
+        raise error("a \0 and a \udc80")
+
+    async with still:
+        handle = await still.schedule(fail.call())
+        await still.drain()
+        view = await get(still, handle.id)
+        told = [view.error, view.reason, *(one.reason for one in await still.jobs.attempts(handle.id))]
+        assert any("a \\x00 and a ?" in (text or "") for text in told), told
+
+
 async def test_the_default_retry_is_five_attempts_with_full_jitter(still: OnCue, clock: HandClock) -> None:
     @still.task()
     async def fail() -> None:
