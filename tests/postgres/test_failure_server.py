@@ -145,7 +145,7 @@ async def test_a_deadlock_with_somebody_elses_transaction_is_tried_again(url: st
 @pytest.mark.parametrize("setting", ["statement_timeout = '300ms'", "lock_timeout = '1min'"])
 async def test_a_statement_that_takes_too_long_is_said_and_leaves_nothing(url: str, setting: str) -> None:
     run(url, GATE, f"ALTER DATABASE {url.rpartition('/')[2]} SET {setting}")
-    app = application(url, Ledger(), busy_timeout=1.0)
+    app = application(url, Ledger(), busy_timeout=0.5)
     async with app:
         with holding(url, CLOSED) as other:
             for key in (None, "k"):
