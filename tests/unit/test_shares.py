@@ -107,3 +107,16 @@ def test_without_shares_the_most_urgent_lane_comes_first() -> None:
     turns.took(second, 6, more=True)
     assert turns.pick(0) is None
     assert turns.left == [second]
+
+
+def test_what_is_left_of_a_share_is_kept_for_the_rest_of_the_claim() -> None:
+    """As on PostgreSQL, where jobs that bind each other are taken after the plain ones, under a lock."""
+    shares, one, other = Shares({"a": 1, "b": 1}), lane("a"), lane("b")
+    turns = Turns([one, other], shares)
+    assert turns.pick(10) == (one, 5)
+    turns.took(one, 2, more=False)
+    turns.keep(one)
+    assert turns.pick(8) == (other, 5)
+    turns.took(other, 5, more=True)
+    assert turns.pick(3) is None
+    assert Turns([one, other], shares, {"a": 2, "b": 5}).pick(3) == (one, 3)

@@ -51,8 +51,11 @@ class Rounds:
         return found
 
 
+@pytest.mark.parametrize("with_key", [None, 2, 5], ids=["plain", "second", "fifth"])
 @pytest.mark.parametrize("concurrency", [1, 7, 40])
-async def test_a_saturated_worker_starts_jobs_of_its_queues_by_their_weights(app: OnCue, concurrency: int) -> None:
+async def test_a_saturated_worker_starts_jobs_of_its_queues_by_their_weights(
+    app: OnCue, concurrency: int, with_key: int | None
+) -> None:
     weights = {"mail": 3.0, "default": 1.0}
     all_ran = asyncio.Event()
     left = Counter(mail=EACH, default=EACH)
@@ -67,7 +70,12 @@ async def test_a_saturated_worker_starts_jobs_of_its_queues_by_their_weights(app
         rounds = Rounds(app)
         # The urgent ones are all in the queue that gets less: priority orders within a queue only.
         await app.schedule_many([Scheduled(work.call("default"), queue="default", priority=-10)] * EACH)
-        await app.schedule_many([Scheduled(work.call("mail"), queue="mail")] * EACH)
+        await app.schedule_many(
+            [
+                Scheduled(work.call("mail"), queue="mail", key=f"k{n}" if with_key and n % with_key == 1 else None)
+                for n in range(EACH)
+            ]
+        )
         async with app.worker(WorkerOptions(concurrency=concurrency, queues=weights)):
             await all_ran.wait()
     started = Counter[str]()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
@@ -64,9 +65,9 @@ class Claim(msgspec.Struct):
 
     ``until``: claim what is eligible by then (now plus the look-ahead). ``count``: at most so many.
     ``queues``: None for all. ``shares``: what each of them gets where several have due jobs; None for the most urgent
-    first, by priority over all queues. ``unknown``: task names that this worker can't run. ``retention``: how long the
-    row of a job that is skipped at the claim is kept. ``holding``: the ids of all jobs that the worker
-    knows it holds; others that it holds are given back.
+    first, by priority over all queues. ``taken``: what each queue has got of this claim already. ``unknown``: task
+    names that this worker can't run. ``retention``: how long the row of a job that is skipped at the claim is kept.
+    ``holding``: the ids of all jobs that the worker knows it holds; others that it holds are given back.
     ``by_server``: the database server's clock has the last word.
     """
 
@@ -81,8 +82,9 @@ class Claim(msgspec.Struct):
     unknown: Sequence[str] = ()
     retention: int | None = None
     policy: Policy = Policy()
-    holding: Container[int] | None = None
+    holding: AbstractSet[int] | None = None
     by_server: bool = False
+    taken: Mapping[str, int] = {}
 
 
 class Claims(msgspec.Struct):

@@ -54,13 +54,17 @@ class Shares:
 
 
 class Turns:
-    """Whose turn it is while one claim fills its places. Without shares, lane after lane, the most urgent first."""
+    """Whose turn it is while one claim fills its places. Without shares, lane after lane, the most urgent first.
 
-    def __init__(self, due: Sequence[Lane], shares: Shares | None) -> None:
+    ``taken``: what each queue got already, where a claim goes on that began elsewhere.
+    """
+
+    def __init__(self, due: Sequence[Lane], shares: Shares | None, taken: Mapping[str, int] | None = None) -> None:
         self.left = list(due)
         """The lanes that may have more jobs that are due."""
         self._shares = shares
-        self._taken: Counter[str] = Counter()
+        self._taken: Counter[str] = Counter(taken)
+        self._kept: set[str] = set()
         self._quotas: dict[str, int] = {}
 
     def pick(self, free: int) -> tuple[Lane, int] | None:
@@ -70,6 +74,8 @@ class Turns:
         if self._shares is None:
             return self.left[0], free
         lane = self._with_quota()
+        if lane is None and any(self._quotas[queue] > 0 for queue in self._kept):
+            return None
         if lane is None:
             # What some queues did not use is shared out among the others.
             queues = dict.fromkeys(lane[0] for lane in self.left)
@@ -80,6 +86,11 @@ class Turns:
 
     def _with_quota(self) -> Lane | None:
         return next((lane for lane in self.left if self._quotas.get(lane[0], 0) > 0), None)
+
+    def keep(self, lane: Lane) -> None:
+        """Keep for its queue what is left of its share: a lane has more that can't be taken here."""
+        if self._shares is not None:
+            self._kept.add(lane[0])
 
     def took(self, lane: Lane, count: int, *, more: bool) -> None:
         """Note how many were taken from a lane, and whether it may have more."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Container, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -156,7 +158,12 @@ class Claimer:
         if not found.bound_due or left <= 0:
             return found
         # Bound jobs stood among the plain ones: they have their turn under the lock.
-        rest = await self._take_locked(msgspec.structs.replace(request, count=left))
+        taken = Counter(job.queue for job in found.jobs)
+        more: dict[str, Any] = {"count": left, "taken": taken}
+        if request.holding is not None:
+            # It holds these too by now: in doubt about what it holds, the locked part would give them back.
+            more["holding"] = request.holding | {job.id for job in found.jobs}
+        rest = await self._take_locked(msgspec.structs.replace(request, **more))
         rest.jobs[:0] = found.jobs
         return rest
 
@@ -179,7 +186,7 @@ class Claimer:
         due = [lane for lane in lanes if lane[2] <= until]
         # Each statement commits by itself: nobody may see jobs under a lease that is over.
         await perform(conn, renew(request, peek, takes=bool(due)), self._store.schema_name)
-        turns = Turns(due, request.shares)
+        turns = Turns(due, request.shares, request.taken)
         while (turn := turns.pick(request.count - len(found.jobs))) is not None:
             lane, count = turn
             values = {"queue": lane[0], "priority": lane[1], "bound": tasks, "unknown": list(request.unknown)}
@@ -187,8 +194,8 @@ class Claimer:
             taken = await self._take_lane(conn, {**values, **limits})
             found.jobs += taken
             turns.took(lane, len(taken), more=len(taken) == count)
-            if len(taken) < count:
-                await self._look_on(conn, values, until, found, later)
+            if len(taken) < count and await self._look_on(conn, values, until, found, later):
+                turns.keep(lane)
         found.more = found.more or bool(turns.left)
         found.next_eligible = min(later, default=None)
         if found.more and len(due) == 1 and request.shares is None:
@@ -202,10 +209,17 @@ class Claimer:
         limits = {"worker": request.worker, "now": request.now, "until": claim.until(request, peek)}
         values = {"queue": lane[0], "priority": lane[1], "unknown": list(request.unknown), "count": request.count}
         found.jobs = await self._take_lane(conn, {**values, **limits, "bound": list(request.policy.tasks)})
-        found.more, found.next_eligible = True, limits["until"]
+        found.more = True
         if len(found.jobs) == request.count:
             self._runs[request.worker] = end, lane, peek
-        return found
+            return found
+        # The lane has an end after all: what comes now needs a look.
+        rest = await self._take_plain(conn, msgspec.structs.replace(request, count=request.count - len(found.jobs)))
+        if rest is None:
+            found.bound_due = True
+            return found
+        rest.jobs[:0] = found.jobs
+        return rest
 
     async def _take_lane(self, conn: Connection, values: dict[str, Any]) -> list[Claimed]:
         text, args = named("claim_plain", self._store.schema_name, values)
@@ -215,18 +229,21 @@ class Claimer:
 
     async def _look_on(
         self, conn: Connection, values: dict[str, Any], until: int, found: Claims, later: list[int]
-    ) -> None:
-        """See when a lane goes on, whose jobs were taken as far as they are due, free and plain."""
+    ) -> bool:
+        """See when a lane goes on, whose jobs were taken as far as they are due, free and plain; tell whether bound
+        ones are due."""
         text, args = named("lane_head", self._store.schema_name, values)
         head = await conn.fetchrow(text, *args)
         if head is None:
-            return
+            return False
         if head[0] > until:
             later.append(head[0])
-        elif head[1]:
+            return False
+        if head[1]:
             found.bound_due = True
-        else:
-            found.held = True
+            return True
+        found.held = True
+        return False
 
     async def _peek(self, conn: Connection, request: Claim, tasks: list[str]) -> Peek:
         began = self._store.began()
@@ -262,7 +279,7 @@ def let_go() -> Steps[None]:
         yield from release(freed)
 
 
-def _give_orphans_back(request: Claim, known: Container[int]) -> Steps[None]:
+def _give_orphans_back(request: Claim, known: AbstractSet[int]) -> Steps[None]:
     """Give back what the worker holds without knowing: the answer to its claim was lost with the connection."""
     held = yield from manage.jobs_of(request.worker)
     reason = "given back: the connection broke before its worker learnt of it"

@@ -93,7 +93,7 @@ def renew(request: Claim, peek: Peek, *, takes: bool) -> Steps[None]:
 
 
 def _claim_lanes(request: Claim, lanes: list[Lane], found: Claims) -> Steps[list[int]]:
-    turns = Turns([lane for lane in lanes if lane[2] <= request.until], request.shares)
+    turns = Turns([lane for lane in lanes if lane[2] <= request.until], request.shares, request.taken)
     looks = 0
     # Candidates that are blocked get parked: the next ones of their lane come before any other lane.
     while looks < _LOOKS and (turn := turns.pick(request.count - len(found.jobs))) is not None:
