@@ -89,6 +89,10 @@ HOT: dict[str, dict[str, Any]] = {
     "workers": {},
     "prunable": {"now": NOW, "before": NOW},
     "extend_lease": {"worker": 7, "now": NOW, "until": NOW},
+    "finish_completed": {
+        "id": list(range(FAR + 5301, FAR + 5401)), "started_at": [NOW] * 100, "finished_at": [NOW] * 100,
+        "retention": HOUR, "worker": 7, "attempt": 1,
+    },
     "finish_jobs": {
         **ENDED, "id": list(range(FAR + 5001, FAR + 5201)), "outcome": ["completed"] * 200, "result": NOTHING,
         "error": NOTHING, "traceback": NOTHING, "reason": NOTHING, "expires_at": [NOW + HOUR] * 200, "worker": 7,
@@ -124,7 +128,7 @@ def test_both_dialects_have_the_same_queries_in_the_same_order() -> None:
 
     only_postgres = {
         "take_worker_ids", "insert_plain", "notify", "time", "identity", "free_jobs", "release_later", "lane_head",
-        "take_releases", "claim_plain", "prunable",
+        "take_releases", "claim_plain", "prunable", "finish_completed",
     }  # fmt: skip
     # Finishing is one statement on PostgreSQL.
     only_sqlite = {"drop_jobs"}

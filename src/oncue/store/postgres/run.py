@@ -121,15 +121,29 @@ def _insert(step: InsertJobs, schema: str) -> Statement:
 
 
 def _finish(worker: int | None, attempt: int, acks: Sequence[Ack], schema: str) -> Statement:
-    columns = {
-        name: [getattr(ack, name) for ack in acks]
-        for name in (
-            "id", "state", "outcome", "started_at", "finished_at", "result", "error", "traceback", "reason",
-            "expires_at",
-        )
-    }  # fmt: skip
-    text, args = named("finish_jobs", schema, {**columns, "worker": worker, "attempt": attempt})
+    values: dict[str, Any] = {
+        name: [getattr(ack, name) for ack in acks] for name in ("id", "started_at", "finished_at")
+    }
+    values |= {"worker": worker, "attempt": attempt}
+    first = acks[0]
+    retention = None if first.expires_at is None else first.expires_at - first.finished_at
+    if all(_is_bare(ack, retention) for ack in acks):
+        text, args = named("finish_completed", schema, {**values, "retention": retention})
+        return Statement(text, tuple(args), read=decode)
+    for name in ("state", "outcome", "result", "error", "traceback", "reason", "expires_at"):
+        values[name] = [getattr(ack, name) for ack in acks]
+    text, args = named("finish_jobs", schema, values)
     return Statement(text, tuple(args), read=decode)
+
+
+def _is_bare(ack: Ack, retention: int | None) -> bool:
+    """Tell whether an outcome is a completion without a result or a reason, to be kept so long."""
+    return (
+        ack.outcome == "completed"
+        and ack.result is None
+        and ack.reason is None
+        and (ack.expires_at is None if retention is None else ack.expires_at == ack.finished_at + retention)
+    )
 
 
 async def perform(conn: asyncpg.Connection[Any], steps: Steps[T], schema: str, *, locked: bool = False) -> T:
