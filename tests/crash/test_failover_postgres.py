@@ -74,7 +74,7 @@ def test_a_failover_to_a_synchronous_standby_loses_nothing_that_was_promised(tmp
         with stage.away():
             # Commits that the standby does not get are never confirmed: with an asynchronous one they would be.
             standby.link.silence()
-            _await(primary, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep' OFFSET 2")
+            _await(primary, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep' OFFSET 1")
             primary.kill()
             standby.link.refuse()
             standby.link.cut()
