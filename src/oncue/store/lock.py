@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -11,6 +12,9 @@ try:
     import fcntl
 except ImportError:  # pragma: no cover - Windows has no flock: there only the lease tells
     fcntl = None  # type: ignore[assignment]
+
+
+log = logging.getLogger("oncue.store")
 
 
 class LifeLock(Protocol):
@@ -57,19 +61,24 @@ def _user() -> int:
 
 
 def hold(folder: Path, worker: int) -> LifeLock:
-    """Lock this worker's file in ``folder`` until the process ends or ``release`` is called."""
+    """Lock this worker's file in ``folder`` until the process ends or ``release`` is called.
+
+    Where that can't be done, its death can't be proved: its jobs then wait for its lease to end.
+    """
     if fcntl is None:
         return _NoLock()
+    path = folder / f"{worker}.lock"
     try:
         folder.mkdir(exist_ok=True)
-        path = folder / f"{worker}.lock"
         fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError:
+    except OSError as error:
+        log.warning("no lock file for this worker (%s): should it die, its jobs wait for its lease to end", error)
         return _NoLock()
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(fd)
+        log.warning("%s is locked by another process: is a copy of this database in use on this host?", path)
         return _NoLock()
     return _FileLock(path, fd)
 

@@ -105,8 +105,7 @@ class PostgresStore(SharedStore):
     async def _folder_of_lives(self, conn: Connection) -> Path:
         """The folder of the lock files: the same for all processes of a user on this host that use these tables."""
         text, args = named("identity", self.schema_name, {})
-        identity = await conn.fetchval(text, *args)
-        return folder_of_lives(f"{identity:x}")
+        return folder_of_lives(str(await conn.fetchval(text, *args)))
 
     async def time(self) -> int:
         """Return the server's time in microseconds, and learn from it."""
@@ -152,7 +151,14 @@ class PostgresStore(SharedStore):
 
     async def alone(self, steps: Callable[[], Steps[T]]) -> T:
         """Run steps that are one statement, which commits by itself and doesn't wait for others' locks."""
-        return await self.pool.run(lambda conn: perform(conn, steps(), self.schema_name), waits=False)
+        return await self.hot(lambda conn: perform(conn, steps(), self.schema_name))
+
+    async def hot(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run statements that commit one by one and wait for nobody's locks; through a pooler in one transaction,
+        which alone can have our planner settings there."""
+        if self.address.pooled:
+            return await self.pool.transaction(work, waits=False)
+        return await self.pool.run(work, waits=False)
 
     async def look(self, steps: Callable[[], Steps[T]]) -> T:
         """Run steps that only read."""

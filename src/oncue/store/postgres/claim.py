@@ -151,7 +151,7 @@ class Claimer:
                 begun = True
                 return await self._take_plain(conn, request)
 
-            found = await self._store.pool.run(take)
+            found = await self._store.hot(take)
         if found is None:
             return await self._take_locked(request)
         left = request.count - len(found.jobs)

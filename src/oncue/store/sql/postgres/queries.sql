@@ -44,7 +44,9 @@ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, pg_notify(:cha
 SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
 
 -- name: identity
-SELECT value FROM oncue_counter WHERE name = 'identity';
+-- Of these tables, here: a copy beside them, or on another server of the same host, is another one.
+SELECT value || '-' || current_setting('port') || '-' || md5(current_database()) FROM oncue_counter
+WHERE name = 'identity';
 
 -- name: jobs_with_keys
 -- The waiting ones are locked: what is decided about them must still hold when this transaction commits.
