@@ -14,9 +14,11 @@ from typing import Any
 
 import psycopg
 
+from oncue import OnCue
 from oncue.clock import SystemClock
 from oncue.store import open_store
 from oncue.store.postgres.run import qualified
+from oncue.store.sqlite import SqliteStore
 from tests import pg
 
 POSTGRES = tuple(f"postgres{version}" for version in dict.fromkeys((pg.NEWEST, pg.OLDEST)) if version) or ("postgres0",)
@@ -76,3 +78,9 @@ def _template(kind: str) -> str:
     thread.start()
     thread.join()
     return made.name
+
+
+def sqlite_of(app: OnCue) -> SqliteStore:
+    """The application's store, for a test that is about SQLite."""
+    assert isinstance(app.store, SqliteStore)
+    return app.store

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from oncue.clock import SECOND, from_us, to_us
 from oncue.store.due import DueFormat, UnreadableDue, parse_due
 from oncue.store.postgres import rows
-from oncue.store.postgres.connection import _SETTINGS
+from oncue.store.postgres.connection import SETTINGS
 from oncue.store.postgres.near import DueKind, due_kind, near
 from oncue.store.postgres.statement import Statement
 from oncue.store.sources import Table
@@ -194,7 +194,7 @@ def plan(conn: Any, statement: Statement) -> str:
 
 def generic_plan(conn: Any, statement: Statement) -> str:
     """The plan for any arguments, as OnCue's own connections are set; PostgreSQL turns to it after five runs."""
-    for name, value in _SETTINGS.items():
+    for name, value in SETTINGS.items():
         conn.execute(f"SET LOCAL {name} = '{value}'")
     conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
     args = ", ".join("'" + str(arg).replace("'", "''") + "'" for arg in statement.args)

@@ -17,6 +17,7 @@ from oncue import Discard, JobContext, Limit, OnCue, Retry, Scheduled, Snooze
 from oncue.clock import from_us
 from oncue.errors import ConfigError, StoreError
 from oncue.worker import WorkerOptions
+from tests.databases import sqlite_of
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ async def test_a_drain_plans_cron_first(url: str) -> None:
     async with app:
         first = await app.drain()
         assert first.next_due is not None, "the schedule was stored, and its fire is what comes next"
-        await app.store.write(lambda conn: conn.execute("UPDATE oncue_schedule SET next_at = next_at - 60000000"))
+        await sqlite_of(app).write(lambda conn: conn.execute("UPDATE oncue_schedule SET next_at = next_at - 60000000"))
         second = await app.drain()
     assert second.ran >= 1
     assert ran
@@ -474,5 +475,5 @@ async def test_the_backlog_of_many_far_jobs_reads_no_far_row(url: str) -> None:
             assert left.next_due is not None
             assert from_us(left.next_due) <= datetime.now(UTC)
 
-        await app.store.read(look)
+        await sqlite_of(app).read(look)
     assert steps < 100

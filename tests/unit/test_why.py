@@ -15,6 +15,7 @@ from oncue.planner import Planner
 from oncue.store import Claim, WorkerRow
 from oncue.store.views import JobView
 from oncue.why import seconds
+from tests.databases import sqlite_of
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ async def test_a_paused_schedule_leaves_out_what_fell_into_the_pause(app: OnCue)
     await planner.sync()
     assert await planner.pause("tick")
     assert [row.paused for row in await app.store.schedules()] == [1]
-    await app.store.write(lambda conn: conn.execute("UPDATE oncue_schedule SET next_at = 60000000"))
+    await sqlite_of(app).write(lambda conn: conn.execute("UPDATE oncue_schedule SET next_at = 60000000"))
     assert await planner.pause("tick", False)
     (row,) = await app.store.schedules()
     assert row.next_at is not None
@@ -156,7 +157,7 @@ async def test_resuming_what_is_not_paused_keeps_a_fire_that_is_due(app: OnCue) 
 
     planner = Planner(app.store, app.clock, app.name, app.schedules)
     await planner.sync()
-    await app.store.write(lambda conn: conn.execute("UPDATE oncue_schedule SET next_at = 60000000"))
+    await sqlite_of(app).write(lambda conn: conn.execute("UPDATE oncue_schedule SET next_at = 60000000"))
     assert await planner.pause("tick", False)
     assert [row.next_at for row in await app.store.schedules()] == [60_000_000]
 

@@ -10,6 +10,7 @@ import pytest
 from oncue import OnCue
 from oncue.handle import JobHandle
 from oncue.store.sqlite.run import SQL
+from tests.databases import sqlite_of
 
 
 @pytest.mark.parametrize("round", range(5))
@@ -23,7 +24,7 @@ async def test_a_worker_that_was_signed_off_by_others_still_runs_what_is_due(tmp
     async with app.worker() as service:
         assert service.worker is not None
         before = service.worker.id
-        await app.store.write(lambda conn: conn.execute(SQL["drop_worker"], {"worker": before}))
+        await sqlite_of(app).write(lambda conn: conn.execute(SQL["drop_worker"], {"worker": before}))
         handle = await app.schedule(note.call())
         assert await handle.result(timeout=20) == round
         assert service.worker.id != before
@@ -39,7 +40,7 @@ async def test_a_hint_that_comes_while_the_worker_follows_a_claim_is_kept(tmp_pa
         return 1
 
     async def changed() -> int:
-        await app.store.write(lambda conn: conn.execute("DELETE FROM oncue_source_change"))
+        await sqlite_of(app).write(lambda conn: conn.execute("DELETE FROM oncue_source_change"))
         if not made:
             made.append(await app.schedule(note.call()))
             scheduled.set()
@@ -49,7 +50,7 @@ async def test_a_hint_that_comes_while_the_worker_follows_a_claim_is_kept(tmp_pa
     async with app.worker() as service:
         assert service.worker is not None
         note_of = "INSERT INTO oncue_source_change (source, row_key) VALUES ('s', '1')"
-        await app.store.write(lambda conn: conn.execute(note_of))
+        await sqlite_of(app).write(lambda conn: conn.execute(note_of))
         service.worker._arm(app.clock.now())
         await scheduled.wait()
         assert await made[0].result(timeout=20) == 1
