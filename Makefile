@@ -39,6 +39,7 @@ imports: $(READY) ## Check that imports go one way between the rooms
 	$(BIN)/lint-imports
 
 pytest: $(READY) ## Run the tests with coverage; TESTS=tests/unit runs a part
+	@.ci/servers
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal -ra $(TESTS)
 	$(PART)$(BIN)/coverage combine --quiet
