@@ -50,12 +50,14 @@ class Places:
     @property
     def room(self) -> int:
         """How many more jobs may be claimed."""
-        return self._concurrency + self._spare - len(self.runs)
+        room = self._concurrency + self._spare - len(self.runs)
+        # While so many are fetched, as many are left to run.
+        return min(room, max(self._concurrency, (self._concurrency + self._spare) // 2))
 
     @property
     def worthwhile(self) -> bool:
         """Whether there is room for a batch; a trickle of free places waits for the next outcomes instead."""
-        return self.room >= max(1, self._concurrency // 4)
+        return self.room >= max(1, (self._concurrency + self._spare) // 4)
 
     def hand_in(self, now: int) -> list[Settled]:
         """Take the acks to write now, and learn the pace from how many there are."""
@@ -126,7 +128,7 @@ class Places:
             return
         del self.runs[run.job.id]
         (self.recorded if run.recorded else self.acks).append((run.job, ack))
-        if not self.runs or len(self.acks) >= self._batch:
+        if not self.runs or len(self.acks) >= max(self._batch, (self._concurrency + self._spare) // 3):
             self._signal()
         elif self._ack_timer is None:
             self._ack_timer = self._loop.call_later(self._delay, self._signal)
