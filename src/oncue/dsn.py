@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 from oncue.errors import ConfigError
@@ -27,7 +27,7 @@ _NOT_ASYNCPG = frozenset({
 class PostgresUrl:
     """A PostgreSQL URL, taken apart."""
 
-    dsn: str
+    dsn: str = field(repr=False)
     """What asyncpg connects by: ``postgresql://...`` without OnCue's own options. It holds the password."""
     schema: str
     """The schema of OnCue's tables, checked: a plain name that needs no quotes unless it is a key word."""

@@ -86,7 +86,7 @@ async def test_a_server_that_stays_away_is_said_after_busy_timeout(server: pg.Se
         async with app:
             await asyncio.to_thread(server.stop)
             try:
-                with pytest.raises(StoreUnavailable, match=r"can't be reached.* may or may not be stored"):
+                with pytest.raises(StoreUnavailable, match=r"can't be reached \(.*\): nothing was written"):
                     await app.schedule(note(app, 1))
             finally:
                 await asyncio.to_thread(server.start)

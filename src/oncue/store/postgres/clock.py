@@ -30,8 +30,10 @@ class ServerClock:
         self._measured_at: int | None = None
 
     def now(self) -> int:
-        """Return the server's time in microseconds since the epoch, UTC, less the uncertainty."""
-        return self._steady() + self._offset
+        """Return the server's time in microseconds since the epoch, UTC, less the uncertainty, which grows."""
+        now, measured_at = self._steady(), self._measured_at
+        aged = 0 if measured_at is None else int((now - measured_at) * _DRIFT)
+        return now + self._offset - aged
 
     def watch(self, moved: Callable[[], None]) -> Callable[[], None]:
         """Nobody moves this clock by hand, so ``moved`` is never called."""

@@ -58,13 +58,11 @@ def _insert_keyed(jobs: Sequence[NewJob]) -> Steps[list[Inserted]]:
 
 def _settle_keys(jobs: Sequence[NewJob], results: dict[int, Inserted]) -> Steps[list[NewJob]]:
     keys = sorted({job.key for job in jobs if job.key is not None})
-    waiting: dict[str, _Waiting] = {}
-    started: dict[str, tuple[int, int]] = {}
-    for id, key, is_started, due, created, group in (yield from fetch("jobs_with_keys", keys=as_json(keys))):
-        if is_started:
-            started[key] = (id, due)
-        else:
-            waiting[key] = _Waiting(id, due, created, group, None)
+    waiting = {
+        key: _Waiting(id, due, created, group, None)
+        for id, key, due, created, group in (yield from fetch("waiting_with_keys", keys=as_json(keys)))
+    }
+    started = {key: (id, due) for id, key, due in (yield from fetch("started_with_keys", keys=as_json(keys)))}
     fresh: list[NewJob] = []
     folds: Counter[int] = Counter()
     for job in jobs:

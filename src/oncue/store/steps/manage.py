@@ -20,7 +20,11 @@ _workers = msgspec.json.Decoder(list[WorkerRow])
 
 
 def _find(id: int | None, key: str | None) -> Steps[list[tuple[int, str, int, str | None, str | None]]]:
-    rows = yield from (fetch("find_by_id", id=id) if id is not None else fetch("find_by_key", key=key))
+    if id is not None:
+        rows = yield from fetch("find_by_id", id=id)
+    else:
+        # Once more where there was none: one that was claimed while we waited for it is not in the first answer.
+        rows = (yield from fetch("find_by_key", key=key)) or (yield from fetch("find_by_key", key=key))
     return [tuple(row) for row in rows]
 
 

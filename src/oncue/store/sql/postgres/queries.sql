@@ -48,18 +48,19 @@ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
 SELECT value || '-' || current_setting('port') || '-' || md5(current_database()) FROM oncue_counter
 WHERE name = 'identity';
 
--- name: jobs_with_keys
--- The waiting ones are locked: what is decided about them must still hold when this transaction commits.
-SELECT coalesce(json_agg(json_build_array(id, key, started, scheduled_at, created_at, group_name)), '[]')::text FROM (
-  SELECT * FROM (
-    -- By id in order, so by a list of ids: else all jobs are read in the order of their ids to find these.
-    SELECT id, key, 0 AS started, scheduled_at, created_at, group_name FROM oncue_job
-    WHERE attempt = 0 AND key = ANY (ARRAY(SELECT json_array_elements_text(:keys::json))) AND id = ANY (ARRAY(
-      SELECT id FROM oncue_job WHERE key = ANY (ARRAY(SELECT json_array_elements_text(:keys::json))) AND attempt = 0))
-    ORDER BY id FOR UPDATE) AS waiting
-  UNION ALL
-  SELECT id, key, 1, scheduled_at, created_at, group_name FROM oncue_job
-  WHERE key = ANY (ARRAY(SELECT json_array_elements_text(:keys::json))) AND attempt > 0) AS found;
+-- name: waiting_with_keys
+-- They are locked: what is decided about them must still hold when this transaction commits. By id in order, so by a
+-- list of ids: else all jobs are read in the order of their ids to find these.
+SELECT coalesce(json_agg(json_build_array(id, key, scheduled_at, created_at, group_name)), '[]')::text FROM (
+  SELECT id, key, scheduled_at, created_at, group_name FROM oncue_job
+  WHERE attempt = 0 AND id = ANY (ARRAY(
+    SELECT id FROM oncue_job WHERE key = ANY (ARRAY(SELECT json_array_elements_text(:keys::json))) AND attempt = 0))
+  ORDER BY id FOR UPDATE) AS waiting;
+
+-- name: started_with_keys
+-- Asked once the waiting ones are locked: one that was claimed meanwhile is found here.
+SELECT coalesce(json_agg(json_build_array(id, key, scheduled_at)), '[]')::text FROM oncue_job
+WHERE key = ANY (ARRAY(SELECT json_array_elements_text(:keys::json))) AND attempt > 0;
 
 -- name: forget_replaced
 -- The job is locked before its row is forgotten: whoever applies a source's rows does it in this order too.

@@ -8,13 +8,13 @@ INSERT INTO oncue_job (id, task, args, queue, priority, scheduled_at, eligible_a
                        group_name, max_late, when_late, metadata, origin, origin_ref, when_blocked)
 VALUES {rows};
 
--- name: jobs_with_keys
-SELECT json_group_array(json_array(id, key, started, scheduled_at, created_at, group_name)) FROM (
-  SELECT id, key, 0 AS started, scheduled_at, created_at, group_name FROM oncue_job
-  WHERE key IN (SELECT value FROM json_each(:keys)) AND key IS NOT NULL AND attempt = 0
-  UNION ALL
-  SELECT id, key, 1, scheduled_at, created_at, group_name FROM oncue_job
-  WHERE key IN (SELECT value FROM json_each(:keys)) AND key IS NOT NULL AND attempt > 0);
+-- name: waiting_with_keys
+SELECT json_group_array(json_array(id, key, scheduled_at, created_at, group_name)) FROM oncue_job
+WHERE key IN (SELECT value FROM json_each(:keys)) AND key IS NOT NULL AND attempt = 0;
+
+-- name: started_with_keys
+SELECT json_group_array(json_array(id, key, scheduled_at)) FROM oncue_job
+WHERE key IN (SELECT value FROM json_each(:keys)) AND key IS NOT NULL AND attempt > 0;
 
 -- name: forget_replaced
 DELETE FROM oncue_source_row
