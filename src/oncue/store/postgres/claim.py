@@ -142,13 +142,13 @@ class Claimer:
             async def take(conn: Connection) -> Claims | None:
                 nonlocal begun
                 run = self._runs.pop(request.worker, None)
-                if run is not None and request.count > 0 and time.monotonic() < run[0]:
-                    return await self._take_on(conn, request, *run)
                 if begun:
                     # Taken back by the server under way, after it may have handed out jobs.
                     self._unsure.add(request.worker)
                     return None
                 begun = True
+                if run is not None and request.count > 0 and time.monotonic() < run[0]:
+                    return await self._take_on(conn, request, *run)
                 return await self._take_plain(conn, request)
 
             found = await self._store.hot(take)
@@ -163,7 +163,13 @@ class Claimer:
         if request.holding is not None:
             # It holds these too by now: in doubt about what it holds, the locked part would give them back.
             more["holding"] = request.holding | {job.id for job in found.jobs}
-        rest = await self._take_locked(msgspec.structs.replace(request, **more))
+        try:
+            rest = await self._take_locked(msgspec.structs.replace(request, **more))
+        except StoreError as error:
+            # What was claimed before is the worker's, and runs; only about the rest is there doubt.
+            self._unsure.add(request.worker)
+            found.trouble = error
+            return found
         rest.jobs[:0] = found.jobs
         return rest
 

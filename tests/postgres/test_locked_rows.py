@@ -1,0 +1,93 @@
+"""Rows and locks that others hold: what a claim has is kept, and nobody waits for a row under the advisory lock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psycopg
+import pytest
+
+from oncue.errors import StoreBusy
+from oncue.store import open_store
+from oncue.store.postgres import PostgresStore
+from tests.databases import POSTGRES, Backend, database
+from tests.store.kit import Bench, HandClock, job
+
+
+@pytest.fixture(params=POSTGRES)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    with database(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def bench(backend: Backend) -> AsyncIterator[Bench]:
+    clock = HandClock()
+    store = open_store(backend.url, clock)
+    await store.open()
+    made = Bench(store, clock)
+    yield made
+    for life in made.lives.values():
+        life.release()
+    await store.close()
+
+
+@contextmanager
+def holding(backend: Backend, sql: str, *args: Any) -> Iterator[psycopg.Connection[Any]]:
+    """An application's open transaction that did this, and is rolled back in the end."""
+    with psycopg.connect(backend.url, options="-c search_path=oncue,public -c statement_timeout=10s") as conn:
+        conn.execute(sql, args)
+        yield conn
+        conn.rollback()
+
+
+def locked(backend: Backend, *ids: int) -> Any:
+    return holding(backend, "SELECT id FROM oncue_job WHERE id = ANY (%s) FOR UPDATE", list(ids))
+
+
+def postgres(bench: Bench) -> PostgresStore:
+    assert isinstance(bench.store, PostgresStore)
+    return bench.store
+
+
+async def test_jobs_that_were_claimed_are_handed_out_where_the_rest_of_the_claim_fails(
+    backend: Backend, bench: Bench
+) -> None:
+    worker = await bench.worker()
+    first, second, bound = await bench.add(job(), job(), job(1, key="k"))
+    bench.clock.move(2)
+    with holding(backend, "SELECT pg_advisory_xact_lock(%s)", postgres(bench).lock):
+        found = await bench.ask(worker, holding=set())
+        assert [one.id for one in found.jobs] == [first, second]
+        assert isinstance(found.trouble, StoreBusy)
+    # What was in doubt is settled without the ones that run.
+    again = await bench.ask(worker, holding={first, second})
+    assert [(one.id, one.attempt) for one in again.jobs] == [(bound, 1)]
+    assert (await bench.get(first)).state == "running"
+
+
+async def test_jobs_taken_before_the_server_took_its_work_back_are_given_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that goes on with its one lane takes jobs before it looks: that look may be begun anew."""
+    worker = await bench.worker()
+    ids = await bench.add(*(job() for _ in range(5)))
+    held = {one.id for one in (await bench.ask(worker, count=2, holding=set())).jobs}
+    claimer = postgres(bench)._claimer
+    assert claimer._runs
+    claimer._runs = {one: (float("inf"), lane, peek) for one, (_, lane, peek) in claimer._runs.items()}
+    look, failures = claimer._take_plain, [asyncpg.DeadlockDetectedError("taken back")]
+
+    async def fail_once(*args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await look(*args)
+
+    monkeypatch.setattr(claimer, "_take_plain", fail_once)
+    found = await bench.ask(worker, count=10, holding=held)
+    assert not failures
+    assert sorted(one.id for one in found.jobs) == [id for id in ids if id not in held]
