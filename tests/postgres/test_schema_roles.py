@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -80,7 +81,9 @@ async def test_none_but_the_owner_changes_tables(urls: dict[str, str], name: str
 
 async def test_who_only_schedules_reads_neither_history_nor_workers(urls: dict[str, str]) -> None:
     app = OnCue(urls["app_web"])
+    role = urlsplit(urls["app_web"]).username
     async with app:
         for table in ("oncue_finished", "oncue_finished_rest", "oncue_attempt", "oncue_worker", "oncue_schedule"):
-            with pytest.raises(StoreError, match=f"permission denied for table {table}"):
+            refused = rf"role {role} may not do that \(permission denied for table {table}\)\. GRANT what docs/"
+            with pytest.raises(StoreError, match=refused):
                 await app.store.fetch(f"SELECT * FROM cue.{table}")  # type: ignore[attr-defined]

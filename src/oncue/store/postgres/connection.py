@@ -209,7 +209,7 @@ class Pool:
                 return await connect(self.url, max(0.1, self.patience), _ROW_WAIT)
             except TROUBLE as error:
                 if not is_unreachable(error) or time.monotonic() + pause > end:
-                    raise translate(error, self.url) from error
+                    raise translate(error, self.url, connected=False) from error
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -34,14 +34,17 @@ class LeaseKeeper:
         text, args = named("extend_lease", self._url.schema, {"worker": worker, "now": now, "until": now + lease})
         try:
             async with asyncio.timeout(patience):
-                if self._conn is None or self._conn.is_closed():
+                if self._conn is not None and self._conn.is_closed():
+                    self._conn = None
+                if self._conn is None:
                     self._conn = await connect(self._url, patience)
                 return await self._conn.execute(text, *args) == "UPDATE 1"
         except TROUBLE as error:
+            connected = self._conn is not None
             if self._conn is not None:
                 self._conn.terminate()
                 self._conn = None
-            raise translate(error, self._url) from error
+            raise translate(error, self._url, connected=connected) from error
 
     def close(self) -> None:
         """Close the connection."""

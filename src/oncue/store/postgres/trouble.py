@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+from urllib.parse import unquote, urlsplit
+
 import asyncpg
 
 from oncue.dsn import PostgresUrl
@@ -22,6 +26,7 @@ _STANDBY = {"25006"}
 # The server starts, stops or recovers, or has no connection left.
 _AWAY = {"57P01", "57P02", "57P03", "53300"}
 _BUSY = {"55P03", "57014", "25P03", "25P04", "57P05"}
+_ROLE = re.compile(r'role "([^"]+)"')
 
 
 def _state(error: BaseException) -> str:
@@ -81,8 +86,27 @@ def _said(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def translate(error: BaseException, url: PostgresUrl) -> StoreError:
-    """Return our error for the driver's."""
+def _role(said: str, url: PostgresUrl) -> str:
+    if found := _ROLE.search(said):
+        return f"role {found[1]}"
+    user = unquote(urlsplit(url.dsn).username or "") or os.environ.get("PGUSER")
+    return f"role {user}" if user else "this role"
+
+
+def _full(said: str, where: str) -> StoreUnavailable:
+    """Tell whose limit of connections is reached: a role's, a database's or the server's."""
+    remedy = "raise max_connections"
+    for whose in ("role", "database"):
+        if found := re.search(rf'too many connections for {whose} ("[^"]+")', said):
+            remedy = f"ALTER {whose.upper()} {found[1]} CONNECTION LIMIT raises it, -1 lifts it"
+    return StoreUnavailable(
+        f"{where} has no connection left ({said}): nothing was written. A worker process needs five: {remedy}, or put "
+        "a pooler between (then add pgbouncer=true to the URL)."
+    )
+
+
+def translate(error: BaseException, url: PostgresUrl, *, connected: bool = True) -> StoreError:
+    """Return our error for the driver's. ``connected``: there was a connection, so something may have been written."""
     state, where = _state(error), url.shown
     said = _said(error)
     if is_standby(error) or isinstance(error, asyncpg.TargetServerAttributeNotMatched):
@@ -91,21 +115,26 @@ def translate(error: BaseException, url: PostgresUrl) -> StoreError:
             "new primary; with several hosts in the URL it is found by itself."
         )
     if state == "53300":
-        return StoreUnavailable(
-            f"{where} has no connection left ({said}). A worker process needs five: raise max_connections, or put a "
-            "pooler between (then add pgbouncer=true to the URL)."
-        )
+        return _full(said, where)
     if _is_pooler(error):
         return StoreError(
             f"{where}: a pooler stands between us and PostgreSQL ({said}). Add pgbouncer=true to the URL."
         )
+    if is_unreachable(error) and not connected:
+        return StoreUnavailable(
+            f"{where} can't be reached ({said}): nothing was written. Is the server running, and are host and port in "
+            "DATABASE_URL right?"
+        )
     if is_unreachable(error):
         return StoreUnavailable(
-            f"{where} can't be reached, or the connection broke ({said}). What was being written may or may not be "
+            f"{where}: the connection broke ({said}). What was being written may or may not be "
             "stored: with a key, scheduling it again is safe."
         )
     if state in _AGAIN or state in _BUSY:
-        return StoreBusy(f"{where} kept us waiting too long ({said}). Look for long transactions in pg_stat_activity.")
+        return StoreBusy(
+            f"{where} kept us waiting too long ({said}). Look for long transactions in pg_stat_activity: "
+            "`oncue doctor`, line transactions, names them."
+        )
     if state in ("53100", "53200"):
         return StoreFull(f"{where} has no room left ({said}). Nothing unconfirmed was stored; free space and go on.")
     if state == "3D000":
@@ -117,8 +146,7 @@ def translate(error: BaseException, url: PostgresUrl) -> StoreError:
         )
     if state == "42501":
         return StoreError(
-            f"{where}: this role may not do that ({said}). docs/how-to/postgresql.md lists the privileges that a "
-            "worker and a scheduling application need."
+            f"{where}: {_role(said, url)} may not do that ({said}). GRANT what docs/how-to/postgresql.md lists to it."
         )
     if state[:2] == "28":
         return StoreError(f"{where}: login refused ({said}). Check the user and password in DATABASE_URL.")
