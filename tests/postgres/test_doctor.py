@@ -141,6 +141,25 @@ def test_an_idle_session_that_holds_jobs_is_named(
     assert "pg_terminate_backend" in found.remedy
 
 
+def test_a_role_that_is_blind_to_other_sessions_says_so(
+    base: Base, checked: Doctor, other: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, role: Callable[[], str]
+) -> None:
+    name = role()
+    base.run(f"""
+        GRANT USAGE ON SCHEMA oncue TO {name};
+        GRANT SELECT ON ALL TABLES IN SCHEMA oncue TO {name}""")
+    monkeypatch.setattr(state, "_IDLE_SECONDS", 0)
+    other.execute("UPDATE oncue.oncue_job SET priority = 0")
+    found = checked(base.url_of(name))
+    assert found["transactions"].level == "warn"
+    assert found["transactions"].found == f"role {name} can't see other roles' sessions"
+    assert found["transactions"].remedy == f"GRANT pg_read_all_stats TO {name}"
+    # Ours and the other one at least.
+    assert int(found["connections"].found.partition(" ")[0]) >= 2
+    base.run(f"GRANT pg_read_all_stats TO {name}")
+    assert f"session {other.info.backend_pid} (postgres)" in checked(base.url_of(name))["transactions"].found
+
+
 def test_an_old_transaction_that_holds_back_vacuum_is_named(
     base: Base, checked: Doctor, other: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,12 +35,16 @@ WHERE c.relnamespace = $1::text::regnamespace AND c.relkind IN ('r', 'p', 'S') A
     THEN has_sequence_privilege(c.oid, 'USAGE') ELSE has_table_privilege(c.oid, p.verb) END
 GROUP BY c.relname ORDER BY c.relname"""
 _CONNECTIONS = """
-SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used,
+SELECT (SELECT count(*) FROM pg_stat_activity
+        WHERE datid IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend') AS used,
        (SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name LIKE 'oncue%') AS ours,
        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS most,
        (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user) AS role_limit,
        (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user) AS role_used"""
+# What others' sessions do is hidden from other roles, their type too, as NULL.
+_BLIND = """
+SELECT quote_ident(current_user) WHERE NOT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')"""
 _OLD = """
 SELECT 'session ' || pid || coalesce(' (' || nullif(application_name, '') || ')', '') AS who,
        extract(epoch FROM clock_timestamp() - xact_start)::bigint AS seconds
@@ -209,4 +213,7 @@ async def _transactions(conn: Connection, schema: str) -> Check:
             "End them (pg_terminate_backend, ROLLBACK PREPARED, pg_drop_replication_slot): dead rows stay meanwhile."
         )
         return Check("transactions", "warn", f"old ones hold back vacuum: {names}", remedy)
+    if role := await conn.fetchval(_BLIND):
+        found = f"role {role} can't see other roles' sessions"
+        return Check("transactions", "warn", found, f"GRANT pg_read_all_stats TO {role}")
     return Check("transactions", "ok", f"none is older than {_OLD_SECONDS // 60} min or sits idle on jobs")
