@@ -238,6 +238,16 @@ async def test_a_dead_workers_places_are_free_at_once(bench: Bench) -> None:
     assert await bench.ids(worker, policy=policy) == [second]
 
 
+async def test_what_a_worker_gives_back_when_it_signs_off_takes_no_place_of_a_cap(bench: Bench) -> None:
+    leaving, worker, policy = await bench.worker(), await bench.worker(), by_task(concurrency=1)
+    first, second = await bench.add(job(-2), job(-1))
+    assert await bench.ids(leaving, policy=policy) == [first]
+    assert await bench.ids(worker, policy=policy) == []
+    await bench.store.unregister(leaving)
+    assert await bench.store.cancel(bench.now, None, id=first, key=None) == "prevented"
+    assert await bench.ids(worker, policy=policy) == [second]
+
+
 async def test_a_limit_that_is_gone_from_the_code_holds_nobody_for_long(bench: Bench) -> None:
     worker = await bench.worker()
     jobs: list[NewJob] = [job(-2), job(-1), job(-1)]

@@ -14,6 +14,7 @@ import msgspec
 
 from oncue.errors import StoreBusy, StoreError
 from oncue.job import Ack, Claimed, Snoozed, decide
+from oncue.limits import possible_caps
 from oncue.store import Claim, Claims
 from oncue.store.postgres.connection import Connection
 from oncue.store.postgres.run import named, perform
@@ -289,8 +290,9 @@ def _give_orphans_back(request: Claim, known: AbstractSet[int]) -> Steps[None]:
     """Give back what the worker holds without knowing: the answer to its claim was lost with the connection."""
     held = yield from manage.jobs_of(request.worker)
     reason = "given back: the connection broke before its worker learnt of it"
+    back = Snoozed(0, reason, released=True)
     acks = [
-        decide(job, Snoozed(0, reason, released=True), request.now, job.claimed_at)
+        decide(job, back, request.now, job.claimed_at, caps=possible_caps(job.task, job.queue))
         for job in held
         if job.id not in known
     ]

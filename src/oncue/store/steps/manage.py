@@ -111,7 +111,11 @@ def sign_off(now: int, worker: int) -> Steps[None]:
     reason = "given back: its worker signed off before it began"
     # First, so that a claim of it that is still under way comes to nothing, or is seen below.
     yield run("drop_worker", worker=worker)
-    acks = [decide(job, Snoozed(0, reason, released=True), now, job.claimed_at) for job in (yield from jobs_of(worker))]
+    back = Snoozed(0, reason, released=True)
+    acks = [
+        decide(job, back, now, job.claimed_at, caps=possible_caps(job.task, job.queue))
+        for job in (yield from jobs_of(worker))
+    ]
     if acks:
         yield from write_acks(worker, acks)
 
