@@ -41,6 +41,9 @@ async def test_the_look_ahead_claims_what_is_due_in_a_moment(bench: Bench) -> No
     found = await bench.ask(worker, ahead=20_000)
     assert [(one.id, one.start_at) for one in found.jobs] == [(ids[0], T0 + 20_000)]
     assert found.next_eligible == T0 + 20_001
+    # It is shown as started when it starts, not when it was claimed.
+    view = await bench.get(ids[0])
+    assert (view.state, view.started_at) == ("running", T0 + 20_000)
 
 
 async def test_order_is_priority_then_due_time_then_id(bench: Bench) -> None:

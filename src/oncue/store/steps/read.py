@@ -22,7 +22,16 @@ def list_jobs(limit: int, **filters: Any) -> Steps[list[JobView]]:
     """Return jobs, newest id first, that match all filters; ``state`` is a list, ``before`` an id."""
     wanted = {name: value for name, value in filters.items() if value is not None and value not in ((), [])}
     values = {name: as_json(list(value)) if name in ("state", "ids") else value for name, value in wanted.items()}
-    return _jobs.decode((yield Query("list_jobs", {**values, "limit": limit}, filters=list(wanted))))
+    found = _jobs.decode((yield Query("list_jobs", {**values, "limit": limit}, filters=list(wanted))))
+    return [_begun(job) for job in found]
+
+
+def _begun(job: JobView) -> JobView:
+    """Return a running job as started when it was due: workers claim a little ahead, and wait for the due time."""
+    if job.state != "running" or job.started_at is None:
+        return job
+    due = job.scheduled_at if job.eligible_at is None else job.eligible_at
+    return msgspec.structs.replace(job, started_at=due) if due > job.started_at else job
 
 
 def get_job(id: int) -> Steps[JobView | None]:
