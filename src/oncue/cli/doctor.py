@@ -160,7 +160,8 @@ def _workers(workers: Sequence[WorkerView], counts: Counts, now: int) -> Check:
         return Check("workers", "FAIL", f"{found}; {_jobs(counts.due)} due", remedy)
     bad = [one.name for one in workers if one.state != "alive" and one.running]
     if bad:
-        return Check("workers", "warn", found, f"The next sweep takes back the jobs of {', '.join(bad)}.")
+        remedy = "Taken back when the lease ends, at the next sweep, or when a worker starts on that host: the jobs of"
+        return Check("workers", "warn", found, f"{remedy} {', '.join(bad)}.")
     return Check("workers", "ok", found)
 
 
