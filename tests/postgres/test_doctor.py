@@ -90,7 +90,8 @@ def test_missing_tables_fail(base: Base, doctor: Doctor) -> None:
     found = doctor()
     assert found["tables"].found == "missing: oncue_finished, oncue_finished_rest, oncue_limit"
     assert found["history"].level == "FAIL"
-    assert "lacks something of OnCue's tables" in found["database"].found
+    assert "lacks something of OnCue's tables" in found["discarded"].found
+    assert found["queues"].level == "ok"
 
 
 def test_newer_tables_that_serve_are_a_warning(base: Base, doctor: Doctor) -> None:
@@ -139,6 +140,21 @@ def test_an_idle_session_that_holds_jobs_is_named(
     assert found.level == "warn"
     assert f"session {other.info.backend_pid} (postgres)" in found.found
     assert "pg_terminate_backend" in found.remedy
+
+
+def test_a_role_that_may_not_read_a_table_hears_of_all_else(
+    base: Base, doctor: Doctor, role: Callable[[], str]
+) -> None:
+    name = role()
+    base.run(f"""
+        GRANT USAGE ON SCHEMA oncue TO {name};
+        GRANT SELECT ON ALL TABLES IN SCHEMA oncue TO {name};
+        REVOKE SELECT ON oncue.oncue_worker FROM {name}""")
+    found = doctor(base.url_of(name))
+    told = f"role {name} may not do that (permission denied for table oncue_worker). GRANT what docs/"
+    assert told in found["workers"].found
+    assert {found[one].level for one in ("workers", "tasks", "clock")} == {"FAIL"}
+    assert {found[one].level for one in ("database", "queues", "discarded", "schedules", "blockers")} == {"ok"}
 
 
 def test_a_role_that_is_blind_to_other_sessions_says_so(

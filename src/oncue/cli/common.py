@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import AsyncIterator, Coroutine
@@ -15,7 +16,8 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from oncue.app import OnCue
-from oncue.errors import OnCueError
+from oncue.errors import ConfigError, OnCueError
+from oncue.settings import DEFAULT_URL
 from oncue.store import Store
 
 T = TypeVar("T")
@@ -61,6 +63,11 @@ def postgres_schema(store: Store) -> str | None:
     return getattr(store, "schema_name", None)
 
 
+def unset(app: OnCue) -> str:
+    """Return a remark where an application uses the default database and the environment names none; else ''."""
+    return " (DATABASE_URL is not set)" if app.url == DEFAULT_URL and not os.environ.get("DATABASE_URL") else ""
+
+
 def fail(text: str) -> NoReturn:
     """End with a line on standard error and exit code 1."""
     raise click.ClickException(text)
@@ -98,6 +105,11 @@ def _import(name: str) -> ModuleType:
                 f"There is no module {error.name!r} in {Path.cwd()} or on Python's path. Run this from the folder "
                 "that holds it, or set PYTHONPATH."
             ) from error
+        _broken(name, error)
+    except ConfigError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            # The driver isn't installed: its text says all, and no line of the module is to blame.
+            fail(str(error))
         _broken(name, error)
     except Exception as error:
         _broken(name, error)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import click
 import msgspec
 
 from oncue.app import OnCue
-from oncue.cli.common import as_json, database, load_app, postgres_schema, run
+from oncue.cli.common import as_json, database, load_app, postgres_schema, run, unset
 from oncue.cli.output import Moment, clean, on_terminal, to_json
 from oncue.clock import SECOND, from_us
-from oncue.errors import ConfigError, StoreError
+from oncue.errors import ConfigError, StoreCorrupt, StoreError, StoreUnavailable
 from oncue.settings import secrets_of
-from oncue.store.views import Check, Counts, SchemaView, WorkerView
+from oncue.store.views import Check, SchemaView
 from oncue.why import seconds
 
+_Look = Callable[[OnCue], Awaitable[Check | Sequence[Check]]]
 _COLOURS = {"ok": "green", "warn": "yellow", "FAIL": "red"}
 _OVERDUE = 10 * SECOND
 _AHEAD = 5 * SECOND
@@ -62,15 +63,18 @@ async def _examine(app: OnCue, *, with_code: bool) -> list[Check]:
         schema = await app.store.schema()
         await app.store.open(migrate=False)
     except StoreError as error:
-        return [*checks, Check("database", "FAIL", str(error))]
+        return [*checks, Check("database", "FAIL", f"{error}{unset(app)}")]
     try:
-        checks.append(_database(schema))
-        checks += await app.store.check()
-        checks += await _wake(app)
-        checks += await _jobs_and_workers(app)
-        checks += [await _clock(app), *await _blockers(app), await _schedules(app), *await _sources(app)]
+        checks.append(_database(schema, unset(app)))
+        looks: dict[str, _Look] = {
+            "store": lambda _: app.store.check(), "wake": _wake, "workers": _workers, "tasks": _tasks,
+            "queues": _paused, "overdue jobs": _overdue, "discarded": _discarded, "clock": _clock,
+            "blockers": _blockers, "schedules": _schedules, "sources": _sources,
+        }  # fmt: skip
         if with_code:
-            checks.append(await _code(app))
+            looks["code"] = _code
+        for name, look in looks.items():
+            checks += await _tried(name, look, app)
     except StoreError as error:
         checks.append(Check("database", "FAIL", str(error)))
     finally:
@@ -78,8 +82,19 @@ async def _examine(app: OnCue, *, with_code: bool) -> list[Check]:
     return checks
 
 
-def _database(schema: SchemaView) -> Check:
-    found = f"{schema.location}, schema version {schema.found}"
+async def _tried(name: str, look: _Look, app: OnCue) -> Sequence[Check]:
+    """Look; a check that can't be done, because this role may not read a table, fails by itself."""
+    try:
+        found = await look(app)
+    except (StoreUnavailable, StoreCorrupt):
+        raise
+    except StoreError as error:
+        return [Check(name, "FAIL", str(error))]
+    return [found] if isinstance(found, Check) else found
+
+
+def _database(schema: SchemaView, remark: str) -> Check:
+    found = f"{schema.location}{remark}, schema version {schema.found}"
     if schema.found > schema.expected:
         remedy = "Good while a new release is rolled out. Upgrade OnCue here before the one after that."
         return Check("database", "warn", f"{found}; this OnCue knows {schema.expected} and goes on with it", remedy)
@@ -135,18 +150,8 @@ async def _proved(app: OnCue, heard: asyncio.Event) -> list[Check]:
     return [Check("wake", "ok", "a notification to ourselves arrived on the LISTEN connection")]
 
 
-async def _jobs_and_workers(app: OnCue) -> list[Check]:
-    workers, counts = await app.jobs.workers(), await app.jobs.counts()
-    return [
-        _workers(workers, counts, app.clock.now()),
-        await _tasks(app, workers),
-        await _paused(app),
-        await _overdue(app),
-        await _discarded(app),
-    ]
-
-
-def _workers(workers: Sequence[WorkerView], counts: Counts, now: int) -> Check:
+async def _workers(app: OnCue) -> Check:
+    workers, counts, now = await app.jobs.workers(), await app.jobs.counts(), app.clock.now()
     texts = [
         f"{one.name} {one.state} (up {seconds(now - one.started_at)}, seen {Moment(one.seen_at).near}, "
         f"running {one.running})"
@@ -165,9 +170,9 @@ def _workers(workers: Sequence[WorkerView], counts: Counts, now: int) -> Check:
     return Check("workers", "ok", found)
 
 
-async def _tasks(app: OnCue, workers: Sequence[WorkerView]) -> Check:
+async def _tasks(app: OnCue) -> Check:
     """Name the tasks that jobs wait for and no worker knows: nobody will run these jobs, and nobody tries to."""
-    alive = [one for one in workers if one.state == "alive"]
+    alive = [one for one in await app.jobs.workers() if one.state == "alive"]
     due = await app.store.overdue(app.clock.now(), _MOST)
     waiting = {job.id: job for job in [*due, *await app.jobs.list(state=["scheduled"], limit=_MOST)]}
     missing = Counter(job.task for job in waiting.values() if not any(one.knows(job.task) for one in alive))

@@ -52,14 +52,16 @@ def resume(name: str, database: str | None) -> None:
 
 
 def _set(name: str, database: str | None, paused: bool) -> None:
-    async def work() -> list[str]:
+    async def work() -> dict[str, bool]:
         async with opened(database) as app:
-            known = [queue.name for queue in await app.store.queues(app.clock.now())]
-            await app.store.set_queue(name, paused)
+            known = {queue.name: queue.paused for queue in await app.store.queues(app.clock.now())}
+            if paused or known.get(name):
+                await app.store.set_queue(name, paused)
             return known
 
     known = run(work())
-    click.echo(f"{name}\t{'paused' if paused else 'resumed'}")
+    done = "paused" if paused else "resumed" if known.get(name) else "was not paused"
+    click.echo(f"{name}\t{done}")
     if name not in known:
         others = ", ".join(known) or "none"
         click.echo(f"No job of queue {name!r} is here now. Queues that are known: {others}.", err=True)

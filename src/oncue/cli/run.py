@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 
 from oncue.app import OnCue
-from oncue.cli.common import fail, load_app
+from oncue.cli.common import fail, load_app, unset
 from oncue.errors import ConfigError
 from oncue.worker import WorkerOptions
 
@@ -169,7 +169,7 @@ def _ready_line(app: OnCue, options: WorkerOptions | None) -> str:
     who = f"worker {options.name} ready" if options is not None else "ready without a worker"
     tasks, schedules = len({id(task) for task in app.tasks.values()}), len(app.schedules)
     where = getattr(app.store, "path", None) or app.store.url
-    return f"oncue: {who}, database {where}, {_count(tasks, 'task')}, {_count(schedules, 'schedule')}"
+    return f"oncue: {who}, database {where}{unset(app)}, {_count(tasks, 'task')}, {_count(schedules, 'schedule')}"
 
 
 def _count(number: int, what: str) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+
+from oncue.dsn import PostgresUrl
 from oncue.store.postgres import history
 from oncue.store.postgres.connection import Connection
+from oncue.store.postgres.trouble import is_unreachable, translate
 from oncue.store.views import Check
 
 if TYPE_CHECKING:
@@ -75,20 +80,29 @@ ORDER BY seconds DESC LIMIT 3"""
 async def check(conn: Connection, store: PostgresStore) -> list[Check]:
     """Return what the server's settings, its sessions and the tables say, each with a remedy."""
     schema = store.schema_name
-    missing = await _tables(conn, schema)
-    return [
-        await _server(conn),
-        await _durability(conn),
-        missing,
-        await _privileges(conn, schema),
-        await history.check(conn, schema, store.clock.now()),
-        _clock(store),
-        await _connections(conn),
-        await _pooler(conn, store.address.pooled),
-        await _timeouts(conn),
-        await _vacuum(conn, schema),
-        await _transactions(conn, schema),
-    ]
+    looks: dict[str, Callable[[], Awaitable[Check]]] = {
+        "server": lambda: _server(conn),
+        "durability": lambda: _durability(conn),
+        "tables": lambda: _tables(conn, schema),
+        "privileges": lambda: _privileges(conn, schema),
+        "history": lambda: history.check(conn, schema, store.clock.now()),
+        "connections": lambda: _connections(conn),
+        "pooler": lambda: _pooler(conn, store.address.pooled),
+        "timeouts": lambda: _timeouts(conn),
+        "vacuum": lambda: _vacuum(conn, schema),
+        "transactions": lambda: _transactions(conn, schema),
+    }
+    return [*[await _tried(name, look, store.address) for name, look in looks.items()], _clock(store)]
+
+
+async def _tried(name: str, look: Callable[[], Awaitable[Check]], url: PostgresUrl) -> Check:
+    """Look; what the server refuses this role is a finding of its own, and the other checks go on."""
+    try:
+        return await look()
+    except asyncpg.PostgresError as error:
+        if is_unreachable(error):
+            raise
+        return Check(name, "FAIL", str(translate(error, url)))
 
 
 async def _server(conn: Connection) -> Check:
@@ -151,7 +165,7 @@ async def _connections(conn: Connection) -> Check:
         found += f"; the role has {row['role_used']} of {row['role_limit']}"
         left = min(left, row["role_limit"] - row["role_used"])
     if left < _FEW_LEFT:
-        remedy = "A worker process needs five: raise max_connections or the role's limit, or put a pooler between."
+        remedy = "A worker process needs seven: raise max_connections or the role's limit, or put a pooler between."
         return Check("connections", "warn", found, remedy)
     return Check("connections", "ok", found)
 
