@@ -19,7 +19,7 @@ from oncue.store.lock import LifeLock, folder_of_lives, forget, hold, is_dead
 from oncue.store.postgres import schema, state
 from oncue.store.postgres.claim import Claimer
 from oncue.store.postgres.clock import ServerClock
-from oncue.store.postgres.connection import Connection, Pool
+from oncue.store.postgres.connection import LOCK_WAIT, ROW_WAIT, Connection, Pool
 from oncue.store.postgres.history import History
 from oncue.store.postgres.insert import Inserter
 from oncue.store.postgres.lease import LeaseKeeper
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _CONNECTIONS = 3
+# More of them, for claims, outcomes and notifications. With the lease's and LISTEN's one these are the seven that
+# `trouble`, `state` and the documentation name.
+_OWN = 2
 # Workers look by themselves once a minute; what is due later than two such looks needs no hint.
 _HINT_WITHIN = 120 * SECOND
 
@@ -90,7 +93,7 @@ class PostgresStore(SharedStore):
         """
         if self._pool is not None:
             return
-        pool = Pool(self.address, _CONNECTIONS, self.patience)
+        pool = Pool(self.address, _CONNECTIONS, self.patience, _OWN)
         try:
             await pool.run(lambda conn: schema.prepare(conn, self.address, migrate=migrate))
             self._lives = await pool.run(self._folder_of_lives)
@@ -118,7 +121,7 @@ class PostgresStore(SharedStore):
         """Send a payload to all who listen on this schema's channel; return the server's time in microseconds."""
         began = self.began()
         text, args = named("notify", self.schema_name, {"channel": self.channel, "hint": payload})
-        server = int(await self.pool.run(lambda conn: conn.fetchval(text, *args)))
+        server = int(await self.pool.run(lambda conn: conn.fetchval(text, *args), waits=False))
         self.learn(began, server)
         return server
 
@@ -137,8 +140,18 @@ class PostgresStore(SharedStore):
         if self._portal is not None:
             self._portal.close()
 
-    async def change(self, steps: Callable[[], Steps[T]], hint: int | None = None, *, locked: bool = False) -> T:
-        """Run steps in a transaction, with a NOTIFY for what is due at ``hint``; see ``SharedStore``."""
+    async def change(
+        self,
+        steps: Callable[[], Steps[T]],
+        hint: int | None = None,
+        *,
+        locked: bool = False,
+        lock_wait: float | None = None,
+    ) -> T:
+        """Run steps in a transaction, with a NOTIFY for what is due at ``hint``; see ``SharedStore``.
+
+        ``lock_wait``: the seconds after which a lock that others hold raises StoreBusy; else it is tried again.
+        """
 
         async def work(conn: Connection) -> T:
             answer = await perform(conn, steps(), self.schema_name, locked=locked)
@@ -147,7 +160,7 @@ class PostgresStore(SharedStore):
                 await conn.fetchval(text, *args)
             return answer
 
-        return await self.pool.transaction(work, self.lock if locked else None)
+        return await self.pool.transaction(work, self.lock if locked else None, lock_wait=lock_wait)
 
     async def alone(self, steps: Callable[[], Steps[T]]) -> T:
         """Run steps that are one statement, which commits by itself and doesn't wait for others' locks."""
@@ -157,7 +170,7 @@ class PostgresStore(SharedStore):
         """Run statements that commit one by one and wait for nobody's locks; through a pooler in one transaction,
         which alone can have our planner settings there."""
         if self.address.pooled:
-            return await self.pool.transaction(work, waits=False)
+            return await self.pool.transaction(work, waits=False, lock_wait=ROW_WAIT)
         return await self.pool.run(work, waits=False)
 
     async def look(self, steps: Callable[[], Steps[T]]) -> T:
@@ -170,7 +183,7 @@ class PostgresStore(SharedStore):
 
     async def transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run ``work`` in a transaction of its own, which doesn't wait for others' locks longer than it says itself."""
-        return await self.pool.transaction(work, waits=False)
+        return await self.pool.transaction(work, lock_wait=LOCK_WAIT)
 
     async def insert(self, job: NewJob) -> Inserted:
         """Store one job; concurrent callers share a commit."""

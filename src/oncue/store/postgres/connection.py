@@ -36,10 +36,10 @@ _PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 # So long a transaction of ours may stand still (its process stopped, its host cut off) before the server ends it.
 _STANDSTILL = "2s"
-_LOCK_WAIT = 3.0
+LOCK_WAIT = 3.0
 # A statement that is a transaction by itself doesn't wait for a row's lock: an outcome, and what comes after it in its
 # worker, would wait for somebody's open transaction.
-_ROW_WAIT = 0.2
+ROW_WAIT = 0.2
 # The hot statements have one good plan each, by an index. Planners that have no statistics yet, or old ones, choose
 # another at times and are a hundred times slower, so what they would choose is ruled out.
 SETTINGS = {
@@ -61,7 +61,7 @@ _LOCAL = "; ".join(
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
-async def connect(url: PostgresUrl, timeout: float, lock_wait: float = _LOCK_WAIT) -> Connection:
+async def connect(url: PostgresUrl, timeout: float, lock_wait: float = LOCK_WAIT) -> Connection:
     """Connect to the server that takes writes. ``timeout``: seconds, for statements too; ``lock_wait``: as much of it
     as a statement may wait for a lock. Raises what asyncpg does.
 
@@ -99,7 +99,7 @@ async def _connect(dsn: str, pooled: bool, timeout: float, patience: float, lock
     )
 
 
-def _lock_timeout(patience: float, lock_wait: float = _LOCK_WAIT) -> str:
+def _lock_timeout(patience: float, lock_wait: float = LOCK_WAIT) -> str:
     """Less than the patience: the server then says that nothing was done, where silence would leave that open."""
     return f"{max(0.05, min(lock_wait, 0.8 * patience)) * 1000:.0f}ms"
 
@@ -114,32 +114,37 @@ def _hosts(dsn: str) -> list[str]:
 
 
 class Pool:
-    """Up to ``size`` connections, opened when they are needed and closed when they fail.
+    """Up to ``size`` connections, opened when they are needed and closed when they fail; and ``apart`` more for work
+    that never waits for others' locks, so that it need not wait for work that does.
 
     ``patience``: how long, in seconds, work waits for a server that can't be reached, and for an answer.
     """
 
-    def __init__(self, url: PostgresUrl, size: int, patience: float) -> None:
+    def __init__(self, url: PostgresUrl, size: int, patience: float, apart: int = 0) -> None:
         self.url, self.patience = url, patience
         self.commits = 0
         self._idle: list[Connection] = []
         self._room = asyncio.Semaphore(size)
+        self._apart = asyncio.Semaphore(apart) if apart else self._room
         self.loop = asyncio.get_running_loop()
         self._closed = False
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]], *, waits: bool = True) -> T:
+    async def run(
+        self, work: Callable[[Connection], Awaitable[T]], *, waits: bool = True, patience: float | None = None
+    ) -> T:
         """Run ``work`` on a connection; anew where the server took it back for others (deadlock, serialization), and
-        where others hold a lock until the patience is over, unless it is said that it never ``waits``.
+        where others hold a lock until the patience (this one's, in seconds, or the pool's) is over, unless it is said
+        that it never ``waits``.
 
         Raises a StoreError. Where the connection broke under way, it is unknown whether a commit came through. On
         another loop than the one that opened the pool, the work is done on that one.
         """
-        return await on(self.loop, lambda: self._run(work, waits))
+        return await on(self.loop, lambda: self._run(work, waits, self.patience if patience is None else patience))
 
-    async def _run(self, work: Callable[[Connection], Awaitable[T]], waits: bool) -> T:
-        tried, end = 0, time.monotonic() + self.patience
+    async def _run(self, work: Callable[[Connection], Awaitable[T]], waits: bool, patience: float) -> T:
+        tried, end = 0, time.monotonic() + patience
         while True:
-            async with self.connection() as conn:
+            async with self.connection(waits=waits) as conn:
                 try:
                     return await work(conn)
                 except TROUBLE as error:
@@ -155,22 +160,31 @@ class Pool:
             await asyncio.sleep(_PAUSE * 2 ** max(0, tried - 1) * random.uniform(0.5, 1.0))
 
     async def transaction(
-        self, work: Callable[[Connection], Awaitable[T]], lock: int | None = None, *, waits: bool = True
+        self,
+        work: Callable[[Connection], Awaitable[T]],
+        lock: int | None = None,
+        *,
+        waits: bool = True,
+        lock_wait: float | None = None,
     ) -> T:
-        """Run ``work`` in a transaction of its own, READ COMMITTED; under the advisory lock where one is given."""
+        """Run ``work`` in a transaction of its own, READ COMMITTED; under the advisory lock where one is given.
+
+        ``lock_wait``: a statement waits for a lock only so long, in seconds, and isn't tried again after that.
+        """
 
         async def in_transaction(conn: Connection) -> T:
-            await conn.execute(self.begin(lock))
+            await conn.execute(self.begin(lock, lock_wait))
             result = await work(conn)
             await conn.execute("COMMIT")
             self.commits += 1
             return result
 
-        return await self.run(in_transaction, waits=waits)
+        return await self.run(in_transaction, waits=waits, patience=None if lock_wait is None else 0)
 
-    def begin(self, lock: int | None = None) -> str:
+    def begin(self, lock: int | None = None, lock_wait: float | None = None) -> str:
         """Return what begins a transaction, in one message to the server."""
-        parts = [BEGIN, f"SET LOCAL lock_timeout = '{_lock_timeout(self.patience)}'"]
+        wait = _lock_timeout(self.patience, LOCK_WAIT if lock_wait is None else lock_wait)
+        parts = [BEGIN, f"SET LOCAL lock_timeout = '{wait}'"]
         if self.url.pooled:
             parts.append(_LOCAL)
         if lock is not None:
@@ -178,9 +192,9 @@ class Pool:
         return "; ".join(parts)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self, *, waits: bool = True) -> AsyncIterator[Connection]:
         """Lend a connection; one that is broken, or was left inside a transaction, is closed afterwards."""
-        async with self._room:
+        async with self._room if waits else self._apart:
             conn = await self._take()
             usable = False
             try:
@@ -206,7 +220,7 @@ class Pool:
         end, pause = time.monotonic() + self.patience, _PAUSE
         while True:
             try:
-                return await connect(self.url, max(0.1, self.patience), _ROW_WAIT)
+                return await connect(self.url, max(0.1, self.patience), ROW_WAIT)
             except TROUBLE as error:
                 if not is_unreachable(error) or time.monotonic() + pause > end:
                     raise translate(error, self.url, connected=False) from error

@@ -100,7 +100,7 @@ def _full(said: str, where: str) -> StoreUnavailable:
         if found := re.search(rf'too many connections for {whose} ("[^"]+")', said):
             remedy = f"ALTER {whose.upper()} {found[1]} CONNECTION LIMIT raises it, -1 lifts it"
     return StoreUnavailable(
-        f"{where} has no connection left ({said}): nothing was written. A worker process needs five: {remedy}, or put "
+        f"{where} has no connection left ({said}): nothing was written. A worker process needs seven: {remedy}, or put "
         "a pooler between (then add pgbouncer=true to the URL)."
     )
 
