@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 from oncue.errors import ConfigError
@@ -47,8 +48,8 @@ def is_postgres(url: str) -> bool:
 def parse(url: str) -> PostgresUrl:
     """Take a PostgreSQL URL apart. Hosts, sockets and server settings in it are left as they are.
 
-    Raises ConfigError for another scheme, a URL that is none, a schema name that OnCue can't use, or an option
-    ``oncue...`` that there isn't.
+    Raises ConfigError for another scheme, a URL that is none, a schema name that OnCue can't use, an option
+    ``oncue...`` that there isn't, or one that is nearly one of OnCue's own: the server would refuse it as a setting.
     """
     shown = _hide(url)
     try:
@@ -71,6 +72,8 @@ def parse(url: str) -> PostgresUrl:
             raise ConfigError(
                 f"{shown!r} has the option {name!r}, which OnCue doesn't know: it has schema and pgbouncer."
             )
+        elif near := get_close_matches(name.lower(), ("schema", "pgbouncer"), n=1, cutoff=0.8):
+            raise ConfigError(f"{shown!r}: unknown option {name!r} in the URL; did you mean {near[0]}?")
         elif name in _NOT_ASYNCPG:
             ignored.append(name)
         else:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.conftest import Start
 from tests.cli.stage import SECRET, Stage
 
 SOURCE = """
@@ -45,6 +46,13 @@ def test_without_a_database_it_says_so_and_makes_none(stage: Stage) -> None:
     assert answer["ok"] is False
     assert f"no database at {stage.database}" in found(answer, "database")
     assert not stage.database.exists()
+
+
+def test_where_no_database_was_named_that_is_said(stage: Stage, start: Start) -> None:
+    assert "DATABASE_URL is not set" not in stage.here("doctor").stdout
+    assert "(DATABASE_URL is not set)" in stage.apart("doctor", DATABASE_URL="").stdout
+    start("worker", "trial:app", DATABASE_URL="").says("oncue.db (DATABASE_URL is not set), ")
+    assert "oncue.db (DATABASE_URL is not set), schema version" in stage.apart("doctor", DATABASE_URL="").stdout
 
 
 def test_due_jobs_without_a_worker_fail_and_say_what_to_do(stage: Stage) -> None:

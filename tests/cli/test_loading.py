@@ -57,6 +57,13 @@ def test_an_error_that_oncue_raises_in_the_module_names_the_line(stage: Stage) -
     assert "No store for the URL" in done.stderr.splitlines()[-1]
 
 
+def test_a_driver_that_is_not_installed_is_one_line(stage: Stage) -> None:
+    (stage.folder / "asyncpg.py").write_text("raise ModuleNotFoundError('no asyncpg', name='asyncpg')\n")
+    done = stage.apart("worker", "trial:app", DATABASE_URL="postgresql://h/db")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["Error: PostgreSQL needs asyncpg: pip install 'oncue[postgres]'."]
+
+
 def test_the_help_names_the_commands_and_the_exit_codes(stage: Stage) -> None:
     done = stage.apart("--help")
     assert done.returncode == 0

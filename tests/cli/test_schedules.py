@@ -121,6 +121,9 @@ def test_a_paused_queue_keeps_its_jobs(stage: Stage) -> None:
     assert stage.here("queues", "resume", "default").stdout == "default\tresumed\n"
     (queue,) = stage.json("queues", "list")
     assert (queue["name"], queue["paused"], queue["paused_at"], queue["due"]) == ("default", False, None, 1)
+    assert stage.here("queues", "resume", "default").stdout == "default\twas not paused\n"
+    assert stage.here("queues", "resume", "nope").stdout == "nope\twas not paused\n"
+    assert [queue["name"] for queue in stage.json("queues", "list")] == ["default"]
     unknown = stage.here("queues", "pause", "defualt")
     assert unknown.stderr == "No job of queue 'defualt' is here now. Queues that are known: default.\n"
     assert stage.json("drain", "trial:app")["ran"] == 1

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from oncue import OnCue, Scheduled
-from oncue.errors import StoreError
+from oncue.errors import StoreError, StoreUnavailable
 from tests.docs.snippets import ROOT, read
 from tests.postgres.conftest import Base
 
@@ -77,6 +77,14 @@ async def test_none_but_the_owner_changes_tables(urls: dict[str, str], name: str
             with pytest.raises(StoreError, match=r"permission denied|must be owner"):
                 await app.store.fetch(text)  # type: ignore[attr-defined]
     assert base.value("SELECT count(*) FROM pg_tables WHERE tablename = 'extra'") == 0
+
+
+async def test_a_roles_limit_of_connections_is_named_with_what_raises_it(base: Base, urls: dict[str, str]) -> None:
+    name = urlsplit(urls["app_web"]).username
+    base.run(f"ALTER ROLE {name} CONNECTION LIMIT 0")
+    app = OnCue(urls["app_web"], busy_timeout=0.1)
+    with pytest.raises(StoreUnavailable, match=rf'nothing was written.* ALTER ROLE "{name}" CONNECTION LIMIT raises'):
+        await app.open()
 
 
 async def test_who_only_schedules_reads_neither_history_nor_workers(urls: dict[str, str]) -> None:

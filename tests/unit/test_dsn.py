@@ -55,6 +55,8 @@ def test_what_is_shown_has_no_password_and_still_tells_where(url: str) -> None:
         ("mysql://u:secret@h/db", "no PostgreSQL URL"),
         ("postgresql://u:secret@[::1/db", "no usable URL"),
         ("postgresql://u:secret@h/db?schema", "no usable URL"),
+        ("postgresql://u:secret@h/db?shema=app", "unknown option 'shema' in the URL; did you mean schema?"),
+        ("postgresql://u:secret@h/db?PgBouncer=true", "unknown option 'PgBouncer' in the URL; did you mean pgbouncer?"),
         ("postgresql://u:se@cret@h/db", "%40"),
         ("postgresql://u:se#cret@h/db", "%23"),
         ("postgresql://u:se/cret@h/db", "%2F"),
