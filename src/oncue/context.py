@@ -114,7 +114,10 @@ class JobContext:
         again; rolled back, the attempt has failed unless the handler raises an error of its own. Takes the same
         connections as ``schedule(connection=...)``; ``result`` is what ``result()`` returns. Call it last, then commit,
         and return. Raises LeaseLost where the job was taken back from this worker: roll back. Raises InvalidJob for a
-        connection that can't take part, or where the job was completed already.
+        connection that can't take part.
+
+        Called again in the same attempt, as by a loop that repeats a transaction after a serialization failure, it
+        replaces what was recorded first: the last ``result`` counts.
         """
         recorded = self._complete(connection, result, False)
         if not await recorded:

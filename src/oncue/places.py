@@ -99,8 +99,17 @@ class Places:
             self._loop.call_soon(self._begin_some)
 
     async def _perform(self, run: Run) -> None:
-        due, now = run.job.start_at, 0
         run.entered = True
+        try:
+            ack = await self._ack_of(run)
+        finally:
+            self._begun -= 1
+        self._finish(run, ack)
+        self._begin_more()
+
+    async def _ack_of(self, run: Run) -> Ack:
+        """Run one attempt when it is due, to its end."""
+        due, now = run.job.start_at, 0
         try:
             # Timers may fire up to a millisecond before their time: ask the clock again.
             while (now := self._clock.now()) < due and not run.why:  # noqa: ASYNC110 - time is no event
@@ -109,13 +118,10 @@ class Places:
             if not run.why:
                 raise
         try:
-            ack = await self._runner.run(run, now)
+            return await self._runner.run(run, now)
         except Exception as error:
             log.exception("OnCue itself failed around job %s; the attempt counts as failed", run.job.id)
-            ack = self._runner.settle(run, Failed(*describe(error), delay=_AFTER_BUG))
-        self._begun -= 1
-        self._finish(run, ack)
-        self._begin_more()
+            return self._runner.settle(run, Failed(*describe(error), delay=_AFTER_BUG))
 
     def _finish(self, run: Run, ack: Ack) -> None:
         if self.runs.get(run.job.id) is not run:
@@ -163,11 +169,14 @@ class Places:
         """Give back the jobs whose handlers do not end."""
         for run in list(self.runs.values()):
             log.error("job %s does not end at shutdown; it is given back while its handler may still run", run.job.id)
+            run.leave()
             self._give_back(run, "shutdown")
 
     def lose(self) -> None:
         """The lease was lost: tell all handlers, and forget what they bring."""
         self.stop_all("lease lost")
+        for run in self.runs.values():
+            run.leave()
         self.runs.clear()
         self.acks.clear()
         self._waiting.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,7 +37,7 @@ class NotCommitted(OnCueError):
 class Run:
     """One attempt in progress on this worker."""
 
-    __slots__ = ("completed", "context", "entered", "job", "recorded", "started_at", "task", "why")
+    __slots__ = ("completed", "context", "entered", "job", "left", "question", "recorded", "started_at", "task", "why")
 
     def __init__(self, job: Claimed) -> None:
         self.job = job
@@ -49,6 +50,9 @@ class Run:
         """What the handler recorded in a transaction of its own."""
         self.recorded = False
         """Whether that transaction committed, so that nothing is left to be written."""
+        self.question: asyncio.Task[bool] | None = None
+        """Whether it did, asked of the database."""
+        self.left = False
 
     def stop(self, why: Why) -> None:
         """Ask the handler to end: ``CancelledError`` where it is a coroutine, a flag where it is a thread."""
@@ -61,6 +65,12 @@ class Run:
         # A task that has not begun would never run its body: it sees ``why`` by itself.
         if self.task is not None and self.entered:
             self.task.cancel()
+
+    def leave(self) -> None:
+        """Wait no longer for what this attempt brings: it is this worker's no more."""
+        self.left = True
+        if self.question is not None:
+            self.question.cancel()
 
 
 class Runner:
@@ -108,27 +118,48 @@ class Runner:
     async def _settle_completed(self, run: Run, task: Task[Any, Any], outcome: Outcome) -> Ack:
         """The handler completed its job in a transaction of its own: find out whether that committed."""
         assert run.completed is not None
-        run.recorded = await self._completion.committed(run.job, lambda: run.why == "lease lost")
+        run.recorded = await self._stands(run)
         if not run.recorded:
             if isinstance(outcome, Completed):
                 outcome = self._failed(run, task, NotCommitted("it completed in a transaction that did not commit"))
             return self.settle(run, outcome)
         if not isinstance(outcome, Completed):
-            log.warning(
-                "job %s is completed by its own transaction; what came after is ignored: %r", run.job.id, outcome
-            )
+            what = outcome.error if isinstance(outcome, Failed) else outcome.reason
+            log.warning("job %s is completed by its own transaction; what came after is ignored: %s", run.job.id, what)
         return run.completed
+
+    async def _stands(self, run: Run) -> bool:
+        """Tell whether the handler's own transaction committed; False where that is this worker's business no more."""
+        if run.left:
+            return False
+        asked = run.question = asyncio.ensure_future(self._completion.committed(run.job))
+        while not asked.done():
+            # A stop is meant for the handler, which has ended: only the answer tells what to record.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({asked})
+        return not asked.cancelled() and asked.result()
 
     def _complete(self, run: Run, connection: Any, result: Any, sync: bool) -> Any:
         """Record the completion on the handler's connection; an awaitable unless ``sync``."""
-        if run.completed is not None:
-            raise InvalidJob(f"Job {run.job.id} was completed in this attempt already.")
         if connection is None:
             raise InvalidJob("complete() takes the connection whose transaction the completion is to be part of.")
-        ack = run.completed = self.settle(run, _completed(result))
-        if sync:
-            return self._completion.record_sync(ack, connection)
-        return self._completion.record(ack, connection)
+        before, run.completed = run.completed, self.settle(run, _completed(result))
+        again = before is not None
+        if not sync:
+            return self._record(run, before, self._completion.record(run.completed, connection, again))
+        try:
+            return self._completion.record_sync(run.completed, connection, again)
+        except InvalidJob:
+            run.completed = before
+            raise
+
+    async def _record(self, run: Run, before: Ack | None, recording: Awaitable[bool]) -> bool:
+        try:
+            return await recording
+        except InvalidJob:
+            # Refused before anything was written. After other errors only the row can tell.
+            run.completed = before
+            raise
 
     def settle(self, run: Run, outcome: Outcome) -> Ack:
         """Return the Ack for an attempt's outcome under its task's policy."""

@@ -7,9 +7,12 @@ import asyncio
 import pytest
 
 from oncue import JobContext, OnCue, Retry
-from oncue.errors import InvalidJob, LeaseLost
+from oncue.completion import Completion
+from oncue.errors import InvalidJob, JobCancelled, LeaseLost
+from oncue.job import Claimed
+from oncue.worker import WorkerOptions
 from tests.databases import Backend
-from tests.worker.conftest import get
+from tests.worker.conftest import get, until_state
 
 ONCE = Retry(max_attempts=2, delay=0.0)
 
@@ -153,7 +156,7 @@ async def test_the_next_of_its_group_goes_on_when_it_commits(app: OnCue, backend
     assert order == ["0", "1", "2", "3", "4"]
 
 
-async def test_it_completes_once_and_only_with_a_connection(app: OnCue, backend: Backend) -> None:
+async def test_it_completes_only_with_a_connection(app: OnCue, backend: Backend) -> None:
     refused: list[str] = []
 
     @app.task()
@@ -164,13 +167,110 @@ async def test_it_completes_once_and_only_with_a_connection(app: OnCue, backend:
             refused.append(str(error))
         with backend.connect() as mine:
             await ctx.complete(mine)
-            try:
-                await ctx.complete(mine)
-            except InvalidJob as error:
-                refused.append(str(error))
             mine.commit()
 
     async with app.worker():
         await (await app.schedule(answer.call())).result(timeout=30)
-    assert len(refused) == 2
-    assert "completed in this attempt already" in refused[1]
+    assert len(refused) == 1
+
+
+@pytest.mark.parametrize("between", ["rollback", "nothing", "commit"])
+async def test_completing_again_replaces_what_was_recorded_first(app: OnCue, backend: Backend, between: str) -> None:
+    """Whether the first transaction was rolled back, is still open, or committed with its answer lost."""
+    ended = asyncio.Event()
+
+    @app.task(retry=Retry(max_attempts=1))
+    async def answer(ctx: JobContext) -> str:
+        with backend.connect() as mine:
+            await ctx.complete(mine, result="first")
+            if between != "nothing":
+                getattr(mine, between)()
+            await ctx.complete(mine, result="last")
+            mine.commit()
+        ended.set()
+        return "ignored"
+
+    async with app.worker():
+        handle = await app.schedule(answer.call())
+        await ended.wait()
+        await handle.result(timeout=30)
+    async with app:
+        row = await get(app, handle.id)
+        assert (row.state, row.attempt, row.result) == ("completed", 1, "last")
+
+
+async def test_a_refused_connection_leaves_the_outcome_to_the_handler(app: OnCue) -> None:
+    @app.task(retry=Retry(max_attempts=1))
+    async def answer(ctx: JobContext) -> str:
+        with pytest.raises(InvalidJob):
+            await ctx.complete(object(), result="of the transaction")
+        return "of the handler"
+
+    async with app.worker():
+        assert await (await app.schedule(answer.call())).result(timeout=30) == "of the handler"
+
+
+@pytest.fixture
+def unanswered(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """The question after a commit, kept waiting: the first event tells that it was asked, the second lets it go on."""
+    asked, answer, committed = asyncio.Event(), asyncio.Event(), Completion.committed
+
+    async def later(self: Completion, job: Claimed) -> bool:
+        asked.set()
+        await answer.wait()
+        return await committed(self, job)
+
+    monkeypatch.setattr(Completion, "committed", later)
+    return asked, answer
+
+
+async def test_a_cancellation_while_the_commit_is_asked_after_changes_nothing(
+    app: OnCue, backend: Backend, unanswered: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    asked, answer = unanswered
+
+    @app.task(retry=ONCE)
+    async def rolled_back(ctx: JobContext) -> None:
+        with backend.connect() as mine:
+            await ctx.complete(mine)
+            mine.rollback()
+
+    @app.task()
+    async def after() -> str:
+        return "has a place"
+
+    async with app.worker(WorkerOptions(concurrency=1)):
+        handle = await app.schedule(rolled_back.call())
+        await asked.wait()
+        assert await app.cancel(id=handle.id) == "requested"
+        answer.set()
+        with pytest.raises(JobCancelled):
+            await handle.result(timeout=20)
+        assert await (await app.schedule(after.call())).result(timeout=20) == "has a place"
+
+
+async def test_a_lease_that_is_lost_while_the_commit_is_asked_after_leaves_the_place_free(
+    app: OnCue, backend: Backend, unanswered: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    asked, answer = unanswered
+
+    @app.task()
+    async def committed(ctx: JobContext) -> None:
+        with backend.connect() as mine:
+            await ctx.complete(mine)
+            mine.commit()
+
+    @app.task()
+    async def after() -> str:
+        return "has a place"
+
+    async with app.worker(WorkerOptions(concurrency=1)) as service:
+        await app.schedule(committed.call())
+        await asked.wait()
+        worker = service.worker
+        assert worker is not None
+        worker._lease_is_lost(worker.id)
+        handle = await app.schedule(after.call())
+        row = await until_state(app, handle.id, "completed")
+        assert row.attempt == 1
+    assert not answer.is_set()

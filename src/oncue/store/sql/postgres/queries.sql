@@ -358,6 +358,10 @@ ON CONFLICT (job, attempt) DO UPDATE SET outcome = excluded.outcome, scheduled_a
 -- name: drop_history
 DELETE FROM oncue_finished WHERE id = :id::bigint;
 
+-- name: replace_result
+UPDATE oncue_finished SET result = :result, reason = :reason
+WHERE id = :id::bigint AND worker = :worker::bigint AND attempt = :attempt::int AND state = 'completed';
+
 -- name: set_progress
 UPDATE oncue_job SET progress = :progress WHERE id = :id::bigint AND worker = :worker::bigint AND attempt = :attempt::int;
 

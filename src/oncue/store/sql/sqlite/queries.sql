@@ -228,6 +228,10 @@ FROM oncue_finished WHERE id = :id;
 -- name: drop_history
 DELETE FROM oncue_finished WHERE id = :id;
 
+-- name: replace_result
+UPDATE oncue_finished SET result = :result, reason = :reason
+WHERE id = :id AND worker = :worker AND attempt = :attempt AND state = 'completed';
+
 -- name: set_progress
 UPDATE oncue_job SET progress = :progress WHERE id = :id AND worker = :worker AND attempt = :attempt;
 
