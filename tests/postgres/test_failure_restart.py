@@ -70,7 +70,8 @@ async def test_over_a_restart_every_promised_job_runs_once(server: pg.Server, ho
             unknown = {number for one in producers for number in one.unknown}
             await ledger.until(lambda: promised <= set(ledger.of("ran")))
             # At most one call of each producer was under way.
-            assert len(unknown) <= len(producers)
+            # Each of the three connections that calls share may break once under all of them.
+            assert len(unknown) <= 3 * len(producers)
             stored = rows(database.dsn, "SELECT count(*) FROM oncue_job UNION ALL SELECT count(*) FROM oncue_finished")
             assert sum(count for (count,) in stored) <= len(promised | unknown)
         assert set(ledger.counts().values()) == {1}
