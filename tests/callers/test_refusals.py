@@ -166,7 +166,7 @@ async def test_asynchronous_ones_in_a_synchronous_call(app: OnCue, url: str) -> 
         engine.connect() as alchemy_connection,
     ):
         for one in (connection, psycopg_connection, session, alchemy_connection):
-            _refused_sync(app, one, r"is asynchronous \(a .*await app\.schedule")
+            _refused_sync(app, one, r"takes a synchronous connection, not a .*await app\.schedule.*await ctx\.complete")
     await connection.close()
     await engine.dispose()
 

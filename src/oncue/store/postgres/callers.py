@@ -62,8 +62,9 @@ def perform_in_sync(connection: Any, steps: Callable[[], Steps[T]], store: Postg
     """``perform_in`` for a synchronous connection. Raises InvalidJob for an asynchronous one too."""
     if _is_async(connection) or _is_alchemy_async(connection):
         raise InvalidJob(
-            f"connection= is asynchronous (a {type(connection).__name__}), and app.sync is not: write "
-            "`await app.schedule(..., connection=...)`, and so on, in place of `app.sync.schedule(...)`."
+            f"This call takes a synchronous connection, not a {type(connection).__name__}: write "
+            "`await app.schedule(..., connection=...)` in place of `app.sync.schedule(...)`, and so on; in a handler, "
+            "`await ctx.complete(...)` in place of `ctx.complete_sync(...)`."
         )
     link = _link(connection, store)
     return _speak(link, _call(link, steps, store, payload))
