@@ -86,7 +86,8 @@ class Heartbeat:
             # Whatever kept it from being renewed, it ends all the same.
             held = (left := self._over_at - time.monotonic()) > 0
             told = None if isinstance(error, StoreError) else error
-            log.error("the lease could not be renewed, %.1f s before its end: %s", left, error, exc_info=told)
+            when = f"{left:.1f} s before its end" if held else "and has ended"
+            log.error("the lease could not be renewed, %s: %s", when, error, exc_info=told)
         else:
             self._over_at = began + self._lease / 1e6
         if not held and self._worker == worker:
