@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from oncue.errors import StoreBusy
+from oncue.limits import Limit, Policy, Rules
 from oncue.store import open_store
 from oncue.store.postgres import PostgresStore
 from tests.databases import POSTGRES, Backend, database
@@ -91,3 +92,53 @@ async def test_jobs_taken_before_the_server_took_its_work_back_are_given_back(
     found = await bench.ask(worker, count=10, holding=held)
     assert not failures
     assert sorted(one.id for one in found.jobs) == [id for id in ids if id not in held]
+
+
+async def test_a_parked_job_that_others_hold_keeps_nobody_else_from_going_on(backend: Backend, bench: Bench) -> None:
+    worker = await bench.worker()
+    first, parked = await bench.add(job(group="g"), job(group="g"))
+    (one,) = await bench.claim(worker)
+    assert one.id == first
+    (other,) = await bench.add(job(group="x"))
+    with locked(backend, parked) as theirs:
+        found = await bench.ask(worker, [bench.ack(one)])
+        assert ([got.id for got in found.jobs], found.lost, found.unwritten) == ([other], [], [])
+        assert found.held
+        assert found.next_eligible == bench.now + 10_000
+        # Nor does anybody wait for whom they want to touch next.
+        theirs.execute("SELECT FROM oncue_job WHERE id = %s FOR UPDATE", [other])
+        assert not (await bench.ask(worker)).jobs
+    found = await bench.ask(worker)
+    assert ([got.id for got in found.jobs], found.held) == ([parked], False)
+
+
+async def test_the_places_of_a_cap_go_to_those_whom_nobody_holds_and_none_is_lost(
+    backend: Backend, bench: Bench
+) -> None:
+    worker, policy = await bench.worker(), Policy({"t": Rules(concurrency=2)})
+    ids = await bench.add(*(job() for _ in range(5)))
+    running = await bench.claim(worker, policy=policy)
+    assert [one.id for one in running] == ids[:2]
+    acks = [bench.ack(one, caps=("cap:task:t",)) for one in running]
+    with locked(backend, ids[2], ids[3]):
+        found = await bench.ask(worker, acks, policy=policy)
+        assert ([one.id for one in found.jobs], found.held) == ([ids[4]], True)
+    assert [one.id for one in await bench.claim(worker, policy=policy)] == [ids[2]]
+
+
+async def test_a_job_that_waits_for_a_rate_and_that_others_hold_is_moved_later(backend: Backend, bench: Bench) -> None:
+    worker, policy = await bench.worker(), Policy({"t": Rules(limit=Limit(1, per=10))})
+    ids = await bench.add(*(job() for _ in range(4)))
+    assert [one.id for one in await bench.claim(worker, policy=policy)] == ids[:1]
+    # The slots of all of them pass unused, so that they move together.
+    bench.clock.move(100)
+    with locked(backend, ids[2]):
+        started = [one.id for one in await bench.claim(worker, policy=policy)]
+        found = await bench.ask(worker, policy=policy)
+        assert started == [ids[1]]
+        assert not found.jobs
+    for wanted in ids[2:]:
+        while not (jobs := (await bench.ask(worker, policy=policy)).jobs):
+            bench.clock.move(1)
+        assert len(jobs) == 1
+        assert jobs[0].id in ids[2:], wanted

@@ -44,6 +44,8 @@ def claim(request: Claim) -> Steps[Claims]:
     found = claims_of(peek, lost)
     if found.lease_lost:
         return found
+    # Names that were freed before the look are left only where others hold the rows of those who wait behind them.
+    found.held = bool(peek.freed)
     request.until = until(request, peek)
     later = yield from _claim_lanes(request, served(peek, request), found)
     found.next_eligible = min(later, default=None)

@@ -165,15 +165,30 @@ WHERE NOT EXISTS (SELECT 1 FROM oncue_job AS j
                   WHERE j.id = (a->>0)::bigint AND j.worker = :worker::bigint AND j.attempt = (a->>1)::int);
 
 -- name: release_heads
-UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL
-WHERE id = ANY (ARRAY(
-  SELECT (SELECT id FROM oncue_job WHERE blocked_by = n ORDER BY scheduled_at, id LIMIT 1)
-  FROM json_array_elements_text(:names::json) AS n));
+-- Nobody waits here for a row that another transaction holds: its name goes to those that are to be released later.
+WITH head AS MATERIALIZED (
+  SELECT n AS name, (SELECT id FROM oncue_job WHERE blocked_by = n ORDER BY scheduled_at, id LIMIT 1) AS id
+  FROM json_array_elements_text(:names::json) AS n
+), free AS MATERIALIZED (
+  SELECT id, blocked_by FROM oncue_job
+  WHERE id = ANY (ARRAY(SELECT id FROM head)) AND blocked_by IS NOT NULL AND blocked_by <> 'restore'
+  FOR UPDATE SKIP LOCKED
+), later AS (
+  INSERT INTO oncue_release (name)
+  SELECT name FROM head WHERE id IS NOT NULL AND name NOT IN (SELECT blocked_by FROM free)
+)
+UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL WHERE id = ANY (ARRAY(SELECT id FROM free));
 
 -- name: release_some
-UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL
-WHERE id = ANY (ARRAY(
-  SELECT id FROM oncue_job WHERE blocked_by = :name ORDER BY scheduled_at, id LIMIT :count::int));
+-- Of those that wait behind a cap any may go on; what others hold beyond these is released later.
+WITH free AS MATERIALIZED (
+  SELECT id FROM oncue_job WHERE blocked_by = :name ORDER BY scheduled_at, id LIMIT :count::int FOR UPDATE SKIP LOCKED
+), later AS (
+  INSERT INTO oncue_release (name)
+  SELECT :name FROM (SELECT FROM oncue_job WHERE blocked_by = :name LIMIT :count::int) AS waiting
+  OFFSET (SELECT count(*) FROM free)
+)
+UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL WHERE id = ANY (ARRAY(SELECT id FROM free));
 
 -- name: release_later
 INSERT INTO oncue_release (name) SELECT json_array_elements_text(:names::json);
@@ -254,7 +269,9 @@ UPDATE oncue_job SET blocked_by = p->>1, eligible_at = (p->>2)::bigint
 FROM json_array_elements(:parked::json) AS p WHERE oncue_job.id = (p->>0)::bigint AND state = 'scheduled';
 
 -- name: shift_waiting
-UPDATE oncue_job SET eligible_at = eligible_at + :shift::bigint WHERE blocked_by = :name;
+-- What another transaction holds keeps its slot, and gets a new one when it is claimed.
+WITH free AS MATERIALIZED (SELECT id FROM oncue_job WHERE blocked_by = :name FOR UPDATE SKIP LOCKED)
+UPDATE oncue_job SET eligible_at = eligible_at + :shift::bigint FROM free WHERE oncue_job.id = free.id;
 
 -- name: busy_groups
 SELECT coalesce(json_agg(json_build_array(group_name, id)), '[]')::text FROM oncue_job
