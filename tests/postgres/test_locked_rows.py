@@ -142,3 +142,21 @@ async def test_a_job_that_waits_for_a_rate_and_that_others_hold_is_moved_later(b
             bench.clock.move(1)
         assert len(jobs) == 1
         assert jobs[0].id in ids[2:], wanted
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_what_comes_after_a_job_that_others_hold_is_known(
+    backend: Backend, bench: Bench, key: str | None
+) -> None:
+    """Whether the lane is claimed with or without the lock, and however far the back-off has got."""
+    worker = await bench.worker()
+    held, _ = await bench.add(job(key=key), job(0.3))
+    with locked(backend, held):
+        waits = []
+        for _ in range(8):
+            found = await bench.ask(worker)
+            assert found.held
+            assert found.next_eligible is not None
+            waits.append(found.next_eligible - bench.now)
+        assert waits[0] == 10_000
+        assert waits[-1] == 300_000

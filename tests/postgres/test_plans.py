@@ -79,6 +79,7 @@ HOT: dict[str, dict[str, Any]] = {
     "lane_head": {"queue": "default", "priority": 0, "bound": [], "unknown": []},
     "candidates": {"queue": "default", "priority": 0, "until": NOW, "now": NOW, "count": 200, "except": "[]"},
     "next_in_lane": {"queue": "default", "priority": 0, "except": "[]"},
+    "lane_after": {"queue": "default", "priority": 0, "until": NOW, "except": "[]"},
     "claim_jobs": {"worker": 7, "now": NOW, "ids": json.dumps(list(range(FAR + 2001, FAR + 2201)))},
     "group_heads": {"groups": json.dumps([f"far{n}" for n in range(200)])},
     "busy_groups": {"groups": json.dumps([f"far{n}" for n in range(200)])},

@@ -250,6 +250,11 @@ class Claimer:
             found.bound_due = True
             return True
         found.held = True
+        rest = {"queue": values["queue"], "priority": values["priority"], "except": as_json(values["unknown"])}
+        text, args = named("lane_after", self._store.schema_name, {**rest, "until": until})
+        after = await conn.fetchval(text, *args)
+        if after is not None:
+            later.append(after)
         return False
 
     async def _peek(self, conn: Connection, request: Claim, tasks: list[str]) -> Peek:

@@ -115,10 +115,12 @@ def _claim_lanes(request: Claim, lanes: list[Lane], found: Claims) -> Steps[list
                 # Places are left: the next claim goes on here.
                 later.append(eligible)
         else:
-            after = yield ask("next_in_lane", queue=queue, priority=priority, **{"except": as_json(request.unknown)})
+            where = {"queue": queue, "priority": priority, "except": as_json(request.unknown)}
+            after = yield ask("next_in_lane", **where)
             if after is not None and after <= request.until:
                 found.held = True
-            elif after is not None:
+                after = yield ask("lane_after", until=request.until, **where)
+            if after is not None:
                 later.append(after)
     return later
 

@@ -313,6 +313,12 @@ SELECT eligible_at FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS N
   AND task <> ALL (ARRAY(SELECT json_array_elements_text(:except::json)))
 ORDER BY eligible_at, id LIMIT 1;
 
+-- name: lane_after
+SELECT eligible_at FROM oncue_job WHERE state = 'scheduled' AND eligible_at > :until::bigint
+  AND queue = :queue AND priority = :priority::int
+  AND task <> ALL (ARRAY(SELECT json_array_elements_text(:except::json)))
+ORDER BY eligible_at, id LIMIT 1;
+
 -- name: add_worker
 INSERT INTO oncue_worker (id, name, host, pid, queues, tasks, version, started_at, seen_at, lease_until)
 VALUES (:id::bigint, :name, :host, :pid::int, :queues, :tasks, :version, :now::bigint, :now::bigint, :until::bigint);

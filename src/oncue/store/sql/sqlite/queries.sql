@@ -172,6 +172,11 @@ SELECT eligible_at FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS N
   AND queue = :queue AND priority = :priority AND task NOT IN (SELECT value FROM json_each(:except))
 ORDER BY eligible_at LIMIT 1;
 
+-- name: lane_after
+SELECT eligible_at FROM oncue_job WHERE state = 'scheduled' AND eligible_at > :until
+  AND queue = :queue AND priority = :priority AND task NOT IN (SELECT value FROM json_each(:except))
+ORDER BY eligible_at LIMIT 1;
+
 -- name: add_worker
 INSERT INTO oncue_worker (id, name, host, pid, queues, tasks, version, started_at, seen_at, lease_until)
 VALUES (:id, :name, :host, :pid, :queues, :tasks, :version, :now, :now, :until);
