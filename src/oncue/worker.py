@@ -29,6 +29,7 @@ _LONGEST_SLEEP = 60 * SECOND
 _LOOK_WHILE_STOPPING = 0.5
 # Another transaction holds the rows of these jobs; how long it will, nobody knows.
 _UNWRITTEN_PAUSE = 50_000
+_NOT_RESCUED_PAUSE = 200_000
 _WEIGHTS = (0.001, 1000)
 
 
@@ -277,13 +278,12 @@ class Worker:
         if self.id == 0 and not self._stopping:
             await self._register()
             self._signal.set()
-        if found.others_until is not None and found.others_until < now:
-            await self._rescue()
-            self._signal.set()
+        times = [now + _LONGEST_SLEEP]
+        if found.others_until is not None:
+            times.append(await self._after_others(found.others_until, now))
         if found.next_fire is not None and found.next_fire <= now + self._ahead and self._plan is not None:
             await self._plan(now + self._ahead)
             self._signal.set()
-        times = [now + _LONGEST_SLEEP]
         if found.changed and self._changed is not None and await self._changed():
             # Not the signal alone: the write just heard would be taken for no reason to look.
             times.append(now)
@@ -297,19 +297,29 @@ class Worker:
         if self._hinted is not None:
             # Heard while the claim was under way, which may have been too early to see it.
             times.append(self._hinted - self._ahead)
-        if found.others_until is not None:
-            times.append(found.others_until + 1)
         if found.next_fire is not None:
             times.append(found.next_fire - self._ahead)
         self._arm(min(times))
 
-    async def _rescue(self) -> None:
-        for job, ack in await self.store.rescue(self.clock.now(), self._retention):
+    async def _after_others(self, until: int, now: int) -> int:
+        """Take over from workers whose lease ended at ``until``, once it has; return when to look again."""
+        if until >= now:
+            return until + 1
+        if await self._rescue():
+            self._signal.set()
+            return now
+        # Another was first, or their jobs are held.
+        return now + _NOT_RESCUED_PAUSE
+
+    async def _rescue(self) -> int:
+        rescued = await self.store.rescue(self.clock.now(), self._retention)
+        for job, ack in rescued:
             log.warning(
                 "job %s (%s) attempt %s: %s; it is now %s", job.id, job.task, job.attempt, ack.reason, ack.state
             )
             if self._settled is not None:
                 self._settled(job, ack)
+        return len(rescued)
 
     def _arm(self, when: int) -> None:
         if self._timer is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from oncue.channel import channel_of, hint_text
 from oncue.clock import SECOND, Clock, SystemClock
 from oncue.dsn import parse
-from oncue.errors import NotOpen
+from oncue.errors import NotOpen, StoreBusy
 from oncue.job import Ack, Claimed, Inserted, NewJob
 from oncue.store import Claim, Claims, WorkerRow
 from oncue.store.base import SharedStore
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from oncue.store.postgres.source import PostgresSources
 
 T = TypeVar("T")
+log = logging.getLogger("oncue.store")
 _CONNECTIONS = 3
 # More of them, for claims, outcomes and notifications. With the lease's and LISTEN's one these are the seven that
 # `trouble`, `state` and the documentation name.
@@ -243,7 +245,19 @@ class PostgresStore(SharedStore):
         if not dead and not any(row.running and row.lease_until < now for row in rows):
             return []
         proved = [(row.id, f"worker {row.name} died (its process holds its lock no more)") for row in dead]
-        taken = await self.change(lambda: manage.rescue(now, retention, proved), now, locked=True)
+
+        async def take_back(conn: Connection) -> list[tuple[Claimed, Ack]]:
+            taken = await perform(conn, manage.rescue(now, retention, proved), self.schema_name, locked=True)
+            text, args = named("notify", self.schema_name, {"channel": self.channel, "hint": hint_text(now)})
+            await conn.fetchval(text, *args)
+            return taken
+
+        try:
+            taken = await self.pool.transaction(take_back, self.lock, waits=False, lock_wait=ROW_WAIT)
+        except StoreBusy as error:
+            # Not under the lock that all claims of bound jobs need: somebody's transaction may stay open for long.
+            log.warning("a dead worker's jobs can't be taken back yet, others hold one of them; again soon: %s", error)
+            return []
         for row in dead:
             forget(self._folder, row.id)
         return taken
