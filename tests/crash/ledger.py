@@ -52,10 +52,12 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
         self._lines: list[Line] = []
+        self._rest = b""
 
     def lines(self) -> list[Line]:
-        """Return the lines so far, in the order in which they were written."""
-        self._lines += [_decode(line) for line in self._file.read().splitlines()]
+        """Return the whole lines so far, in the order in which they were written; one may just be written."""
+        *whole, self._rest = (self._rest + self._file.read()).split(b"\n")
+        self._lines += [_decode(line) for line in whole]
         return self._lines
 
     def close(self) -> None:

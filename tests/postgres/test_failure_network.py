@@ -11,6 +11,7 @@ import pytest
 
 from oncue import Scheduled
 from oncue.errors import StoreUnavailable
+from oncue.store.postgres import connection
 from tests import pg
 from tests.databases import database
 from tests.pgfaults import Proxy
@@ -103,10 +104,12 @@ def _is(number: int) -> Callable[[list[Any]], bool]:
 
 
 async def test_an_ack_whose_answer_was_lost_counts_as_what_it_is(
-    direct: str, proxy: Proxy, caplog: pytest.LogCaptureFixture
+    direct: str, proxy: Proxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger()
-    app = application(proxy.dsn(direct), ledger, busy_timeout=0.5)
+    # Long enough for the answer to be stopped while the ack waits, on a busy machine too.
+    monkeypatch.setattr(connection, "ROW_WAIT", 3.0)
+    app = application(proxy.dsn(direct), ledger, busy_timeout=4.0)
     async with working(app) as worker:
         handle = await app.schedule(hold(app, 1))
         await ledger.until(lambda: ledger.of("began") == [1])
