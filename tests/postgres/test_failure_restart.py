@@ -69,7 +69,6 @@ async def test_over_a_restart_every_promised_job_runs_once(server: pg.Server, ho
             promised = {-1, *(number for one in producers for number in one.promised)}
             unknown = {number for one in producers for number in one.unknown}
             await ledger.until(lambda: promised <= set(ledger.of("ran")))
-            # At most one call of each producer was under way.
             # Each of the three connections that calls share may break once under all of them.
             assert len(unknown) <= 3 * len(producers)
             stored = rows(database.dsn, "SELECT count(*) FROM oncue_job UNION ALL SELECT count(*) FROM oncue_finished")
