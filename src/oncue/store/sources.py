@@ -10,7 +10,7 @@ import msgspec
 
 from oncue.errors import OnCueError
 from oncue.job import Claimed, NewJob
-from oncue.store.due import DueFormat, resolution
+from oncue.store.due import DueFormat, UnreadableDue, parse_due, resolution
 
 RowKey = int | str
 WITHDRAWN = "withdrawn"
@@ -74,6 +74,29 @@ class Offer:
     def ref(self) -> str:
         """The row's key and due value, as the job carries them."""
         return reference(self.key, self.job.scheduled_at if self.job is not None else 0)
+
+
+def read_row(table: Table, seen: tuple[Any, ...], values: Mapping[str, Any], never: str | None = None) -> Row:
+    """Return a row as it was read: ``seen`` begins with its key, its due value and whether the condition holds.
+
+    ``never``: the due value by which this database says that something never comes.
+    """
+    key, raw, ok = seen[:3]
+    due: int | None = None
+    unreadable = False
+    if not ok:
+        reason = f"it no longer matches ({table.where})"
+    elif raw is None:
+        reason = f"its {table.due} is empty"
+    elif never is not None and raw == never:
+        reason = f"its {table.due} is {never}"
+    else:
+        reason = ""
+        try:
+            due = parse_due(raw, table.format)
+        except UnreadableDue as error:
+            reason, unreadable = f"its {table.due} can't be read: {error}", True
+    return Row(key, seen, due, reason or None, values, unreadable)
 
 
 def reference(key: RowKey, due: int) -> str:

@@ -12,11 +12,10 @@ from typing import Any
 
 import msgspec
 
-from oncue.store.due import UnreadableDue, parse_due
 from oncue.store.postgres import run
 from oncue.store.postgres.near import DueKind, near
 from oncue.store.postgres.statement import Statement
-from oncue.store.sources import Row, RowKey, Table
+from oncue.store.sources import Row, RowKey, Table, read_row
 from oncue.store.steps import as_json
 
 FORGET = 500
@@ -76,21 +75,7 @@ def row_from(table: Table, record: Sequence[Any]) -> Row:
         values = msgspec.json.decode(values_text)
     except msgspec.DecodeError as error:
         return Row(key, seen, None, f"its columns can't be read: {error}", unreadable=True)
-    due: int | None = None
-    unreadable = False
-    if not ok:
-        reason = f"it no longer matches ({table.where})"
-    elif raw is None:
-        reason = f"its {table.due} is empty"
-    elif raw == "infinity":
-        reason = f"its {table.due} is infinity"
-    else:
-        reason = ""
-        try:
-            due = parse_due(raw, table.format)
-        except UnreadableDue as error:
-            reason, unreadable = f"its {table.due} can't be read: {error}", True
-    return Row(key, seen, due, reason or None, values, unreadable)
+    return read_row(table, seen, values, never="infinity")
 
 
 def is_key(key: object) -> bool:

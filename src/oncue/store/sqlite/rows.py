@@ -9,8 +9,8 @@ from typing import Any
 
 from msgspec.json import decode
 
-from oncue.store.due import UnreadableDue, near, parse_due
-from oncue.store.sources import Found, Row, RowKey, SourceBroken, Table
+from oncue.store.due import near
+from oncue.store.sources import Found, Row, RowKey, SourceBroken, Table, read_row
 from oncue.store.sql import queries
 from oncue.store.sqlite import triggers
 from oncue.store.steps import as_json
@@ -103,20 +103,7 @@ def column(table: Table, name: str) -> str:
 
 
 def _row(table: Table, names: Sequence[str], seen: tuple[Any, ...]) -> Row:
-    key, raw, ok = seen[:3]
-    due: int | None = None
-    unreadable = False
-    if not ok:
-        reason = f"it no longer matches ({table.where})"
-    elif raw is None:
-        reason = f"its {table.due} is empty"
-    else:
-        reason = ""
-        try:
-            due = parse_due(raw, table.format)
-        except UnreadableDue as error:
-            reason, unreadable = f"its {table.due} can't be read: {error}", True
-    return Row(key, seen, due, reason or None, dict(zip(names, seen[3:], strict=True)), unreadable)
+    return read_row(table, seen, dict(zip(names, seen[3:], strict=True)))
 
 
 def _names(cursor: sqlite3.Cursor) -> list[str]:
