@@ -218,13 +218,18 @@ async def test_the_timeout_of_a_function_counts_from_when_a_thread_takes_it_up(a
     def second() -> str:
         return "ran"
 
+    @app.task(timeout=0.05, retry=Retry.never())
+    async def endless() -> None:
+        await asyncio.Event().wait()
+
     async with app.worker(WorkerOptions(threads=1)):
         await app.schedule(first.call())
         await began.wait()
         handle = await app.schedule(second.call())
         await until_state(app, handle.id, "running")
-        # Longer than the timeout: what waits for a thread isn't failing.
-        await asyncio.sleep(0.2)
+        # One that began later has timed out by now: what waits for a thread isn't failing.
+        with pytest.raises(errors.JobFailed, match="timed out"):
+            await (await app.schedule(endless.call())).result(30)
         free.set()
         assert await handle.result(30) == "ran"
 
