@@ -1,8 +1,12 @@
 # OnCue: `make` lists what there is. A fresh machine needs python3 (3.11 to 3.14) and make, nothing else.
 
 PYTHON ?= python3
-WORKERS ?= 2
+# One more than the cores: tests wait for servers and processes a third of their time.
+WORKERS ?= 3
 TESTS ?= tests
+
+# Tests start hundreds of interpreters: each is to find its modules compiled.
+export PYTHONDONTWRITEBYTECODE :=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -52,6 +56,7 @@ docs: $(READY) ## Run what the documentation shows and check its links
 	$(BIN)/pytest -n $(WORKERS) tests/docs
 
 soak: $(READY) ## Kill processes and try random lives for MINUTES=10, with many more cases than the tests
+	ONCUE_ALL_DATABASES=1 $(BIN)/pytest -q -n $(WORKERS) tests/source tests/worker tests/callers tests/postgres
 	ONCUE_SOAK_MINUTES=$(or $(MINUTES),10) $(BIN)/pytest -q -s tests/crash
 	ONCUE_SIMULATIONS=2000 ONCUE_SIMULATION_STEPS=200 $(BIN)/pytest -q --timeout 7200 tests/simulation
 

@@ -9,22 +9,25 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from bench import bounds, report, tools
+from bench.crash import ALONE_S, Crash
 from bench.peers import SUITES
 from bench.postgres import Postgres
 from bench.stage import SIZES, Bench, PostgresBench, Sizes, quick
-from bench.work import WORK, Figures
+from bench.work import WORK, Figures, idle_server
 
 NAMES = {
     "sqlite": ("bounds", "lateness", "drain", "enqueue", "crash", "idle", "far"),
     "postgres": ("bounds", "lateness", "drain", "far", "together", "enqueue", "crash", "elsewhere", "idle"),
+    "redis": ("bounds", "lateness", "drain", "enqueue", "crash", "elsewhere", "idle"),
 }
-_TABLES = {"sqlite": "latest", "postgres": "postgres"}
+_TABLES = {"sqlite": "latest", "postgres": "postgres", "redis": "redis"}
+_CRASHES = ("crash", "elsewhere")
 
 
 def _arguments() -> argparse.Namespace:
@@ -39,7 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="one run each, smaller sizes, idle for 60 s: for a look only"
     )
-    parser.add_argument("--runs", type=int, help="how often to repeat what is noisy (default 3)")
+    parser.add_argument("--runs", type=int, help="how often to repeat what is noisy (default 3; of peers less)")
     parser.add_argument("--out", type=Path, default=tools.BENCH / "results", help="folder for the table")
     options = parser.parse_args()
     options.only = _chosen(parser, options.only, NAMES[options.suite], "work")
@@ -63,20 +66,22 @@ def _sizes(options: argparse.Namespace) -> Sizes:
 class Run:
     """One run: its stages, its figures by work and label, and what could not be measured."""
 
-    def __init__(self, suite: str, sizes: Sizes, folder: Path) -> None:
+    def __init__(self, suite: str, peers: Sequence[str], sizes: Sizes, folder: Path) -> None:
         self.suite = suite
         self.sizes = sizes
         self.folder = folder
-        self.postgres = Postgres() if suite == "postgres" else None
+        self.postgres = Postgres() if any(SUITES[suite][name].store == "postgres" for name in peers) else None
         self.benches: list[Bench] = []
         self.figures: dict[str, dict[str, list[Figures]]] = {}
         self.problems: dict[str, list[str]] = {}
+        self.seconds: dict[str, float] = {}
+        self._took: dict[tuple[str, str], float] = {}
 
     def add(self, name: str, far: int) -> None:
         """Set a peer's stages up, or note why it cannot run."""
         spec = SUITES[self.suite][name]
         try:
-            if self.postgres is None:
+            if self.postgres is None or spec.store != "postgres":
                 made = [Bench(spec, self.folder), *([Bench(spec, self.folder, far)] if far and spec.far else [])]
             else:
                 made = [PostgresBench(spec, self.folder, self.postgres)]
@@ -91,41 +96,93 @@ class Run:
         print(f"bench: {label}: {text}", file=sys.stderr, flush=True)
         self.problems.setdefault(label, []).append(text)
 
-    def measure(self, work: str, bench: Bench) -> None:
+    def measure(self, work: str, bench: Bench, found: Callable[[], Figures] | None = None) -> None:
         """One piece of work for one peer, its figures kept or its failure noted."""
         started = time.monotonic()
         try:
-            found = WORK[work](bench, self.sizes)
+            figures = found() if found else WORK[work](bench, self.sizes)
         except Exception as error:  # a peer's failure is a result: the others go on
             self.problem(bench.label, f"{work} FAILED: {error}")
             return
-        self.figures.setdefault(work, {}).setdefault(bench.label, []).append(found)
-        print(f"bench: {work:9} {bench.label:24} {time.monotonic() - started:6.1f} s", file=sys.stderr, flush=True)
+        self.figures.setdefault(work, {}).setdefault(bench.label, []).append(figures)
+        self._took[work, bench.label] = time.monotonic() - started
+        print(f"bench: {work:9} {bench.label:24} {self._took[work, bench.label]:6.1f} s", file=sys.stderr, flush=True)
 
     def repeat(self, work: str) -> None:
         """Turn by turn, so that a drift of the machine meets all of them."""
+        measured = "drain" if work == "far" else work
         for turn in range(self.sizes.runs):
-            for bench in self.benches:
-                if self._wanted(work, bench) and (turn == 0 or self._worth_repeating(work, bench)):
-                    if work in ("drain", "far"):
-                        self.measure("start", bench)
-                    self.measure("drain" if work == "far" else work, bench)
+            for bench in self._due(work, turn):
+                if measured == "drain" and (turn == 0 or work == "drain"):
+                    self.measure("start", bench)
+                self.measure(measured, bench)
 
-    def _wanted(self, work: str, bench: Bench) -> bool:
+    def crashes(self, work: str) -> None:
+        """The same. Whose jobs don't come back at once waits for them beside the others: that costs no CPU."""
+        for turn in range(self.sizes.runs):
+            with ThreadPoolExecutor(max(1, len(self.benches))) as waiting:
+                for bench in self._due(work, turn):
+                    self._crash(work, bench, waiting)
+
+    def _crash(self, work: str, bench: Bench, waiting: ThreadPoolExecutor) -> None:
+        own = bench.spec.runtime == "own"
+        try:
+            crash = Crash(bench, self.sizes, elsewhere=work == "elsewhere")
+            completed = crash.completed(self.sizes.crash_cap_s if own else ALONE_S)
+        except Exception as error:
+            self.problem(bench.label, f"{work} FAILED: {error}")
+            return
+        if completed:
+            self.measure(work, bench, crash.figures)
+        else:
+            waiting.submit(self.measure, work, bench, crash.figures)
+
+    def _able(self, work: str) -> list[Bench]:
         """On PostgreSQL far jobs have a part of their own; on SQLite they take part in everything."""
         if work == "far":
-            return bench.far > 0
-        return work in bench.spec.work and (self.postgres is None or not bench.far)
+            return [bench for bench in self.benches if bench.far]
+        able = [bench for bench in self.benches if work in bench.spec.work]
+        return [bench for bench in able if self.suite != "postgres" or not bench.far]
 
-    def _worth_repeating(self, work: str, bench: Bench) -> bool:
-        earlier = self.figures.get("drain" if work == "far" else work, {}).get(bench.label, [])
-        return bool(earlier) and (work not in ("crash", "elsewhere") or earlier[0]["seconds"] is not None)
+    def _due(self, work: str, turn: int) -> list[Bench]:
+        """Whose turn it is: in later ones not those that failed, took too long or had not come back by the cap."""
+        measured = "drain" if work == "far" else work
+        due = []
+        for bench in self._able(work):
+            earlier = self.figures.get(measured, {}).get(bench.label, [])
+            runs = self.sizes.runs
+            if bench.spec.name != "oncue":
+                runs = min(runs, self.sizes.peer_runs.get(work, runs))
+            quick = self._took.get((measured, bench.label), 0.0) <= self.sizes.slow_s
+            back = work not in _CRASHES or all(figures["seconds"] is not None for figures in earlier)
+            if turn == 0 or (turn < runs and earlier and quick and back):
+                due.append(bench)
+        return due
 
     def idle(self) -> None:
-        """All at once: an idle worker leaves the cores free, and each is counted by its own processes."""
-        able = [bench for bench in self.benches if self._wanted("idle", bench)]
-        with ThreadPoolExecutor(max(1, len(able))) as pool:
-            list(pool.map(lambda bench: self.measure("idle", bench), able))
+        """All at once: idle workers leave the cores free. Each is counted by its own processes, its server's too."""
+        able = self._able("idle")
+        servers: list[Postgres] = []
+        apart: list[Bench] = []
+        try:
+            for index, bench in enumerate(able):
+                if isinstance(bench, PostgresBench):
+                    servers.append(Postgres())
+                    apart.append(PostgresBench(bench.spec, self.folder / "idle", servers[-1]))
+                    able[index] = apart[-1]
+            with ThreadPoolExecutor(len(able) + 1) as pool:
+                if servers:
+                    servers.append(Postgres())
+                nobody = [pool.submit(idle_server, server, self.sizes) for server in servers[-1:]]
+                for bench in able:
+                    pool.submit(self.measure, "idle", bench)
+            for found in nobody:
+                self.figures.setdefault("idle", {})["a server that nobody uses"] = [found.result()]
+        finally:
+            for bench in apart:
+                bench.close()
+            for server in servers:
+                server.close()
 
     def close(self) -> None:
         for bench in self.benches:
@@ -144,10 +201,15 @@ def _measure_all(run: Run, only: Sequence[str], peers: Sequence[str], far: int) 
         limits = bounds.measure(run.folder / "bounds", run.sizes.runs, run.postgres)
     for name in peers:
         run.add(name, far if "far" in only else 0)
-    for name in work:
-        run.repeat(name)
-    if "idle" in only:
-        run.idle()
+    for name in [*work, *(["idle"] if "idle" in only else [])]:
+        started = time.monotonic()
+        if name == "idle":
+            run.idle()
+        elif name in _CRASHES:
+            run.crashes(name)
+        else:
+            run.repeat(name)
+        run.seconds[name] = time.monotonic() - started
     return limits
 
 
@@ -159,10 +221,12 @@ def main() -> int:
     machine = tools.machine()
     folder = Path(tempfile.mkdtemp(prefix="work-", dir=tools.BENCH))
     started = time.time()
-    run = Run(options.suite, _sizes(options), folder)
+    run = Run(options.suite, options.peers, _sizes(options), folder)
     try:
         if run.postgres:
             machine["PostgreSQL"] = f"{run.postgres.version()}, fsync and synchronous_commit on, default settings"
+        if any(SUITES[options.suite][name].redis for name in options.peers):
+            machine["Redis"] = f"{tools.valkey_version()}, appendonly yes, appendfsync everysec, one server a peer"
         limits = _measure_all(run, options.only, options.peers, far)
     finally:
         run.close()
@@ -171,6 +235,7 @@ def main() -> int:
         suite=options.suite,
         machine=machine | {"started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started))},
         seconds=time.time() - started,
+        parts=run.seconds,
         quick=options.quick,
         far=far,
         sizes=asdict(run.sizes),

@@ -98,11 +98,6 @@ class Postgres:
         own_and_ended = sum(int(ticks) for ticks in stat_fields(self._server.pid)[11:15]) / TICKS
         return own_and_ended + _used(_children(self._server.pid))
 
-    def sessions_cpu_seconds(self, database: str) -> float:
-        """User and system time of the sessions that a database has now."""
-        rows = self._rows("SELECT pid FROM pg_stat_activity WHERE datname = %s", database)
-        return _used(pid for (pid,) in rows)
-
     def close(self) -> None:
         """Stop it and remove its data."""
         self._server.close()

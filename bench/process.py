@@ -139,6 +139,10 @@ class Valkey:
             head = file.readline().decode().strip()
             return file.read(int(head[1:])).decode() if head.startswith("$") else head
 
+    def cpu_seconds(self) -> float:
+        """User and system time since the start."""
+        return self._program.cpu_seconds()
+
     def calls(self) -> dict[str, int]:
         """Commands carried out since the start, by name, without our own INFO."""
         counts = {}

@@ -20,6 +20,7 @@ class Result:
     suite: str
     machine: dict[str, str]
     seconds: float
+    parts: dict[str, float]
     quick: bool
     far: int
     sizes: dict[str, Any]
@@ -99,10 +100,8 @@ def _head(result: Result) -> str:
             "",
         ]
     lines += [f"- {name}: {value}" for name, value in result.machine.items()]
-    lines += [
-        f"- the run took {result.seconds / 60:.0f} min",
-        f"- figures are the median of {result.sizes['runs']} runs (smallest-largest)",
-    ]
+    parts = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in result.parts.items())
+    lines += [f"- the run took {result.seconds / 60:.0f} min: {parts}", f"- {_runs(result.sizes)}"]
     lines += ["- only ratios within this one run count; what is comparable and what isn't: bench/README.md"]
     lines += [f"- {name}: {note}" for name, note in result.notes.items()]
     for label, texts in result.problems.items():
@@ -110,6 +109,19 @@ def _head(result: Result) -> str:
             first, *rest = text.strip().splitlines()
             lines.append(f"- **{label}: {' ... '.join([first, *rest[-1:]])}**")
     return "\n".join(lines)
+
+
+def _runs(sizes: dict[str, Any]) -> str:
+    """How often everything was measured."""
+    runs = sizes["runs"]
+    if runs == 1:
+        return "each figure is of a single run"
+    fewer = ", ".join(f"{work} {min(runs, few)}" for work, few in sizes["peer_runs"].items() if few < runs)
+    return (
+        f"figures are the median of {runs} runs (smallest-largest)"
+        + (f"; fewer for all but oncue: {fewer}" if fewer else "")
+        + f"; idle once; what took more than {sizes['slow_s']:.0f} s or never came back is not repeated"
+    )
 
 
 def _bounds(result: Result) -> str:
@@ -186,7 +198,7 @@ def _together(result: Result) -> str:
         rows.append([label, *map(_spread, rates), ratio, " / ".join(wrong), _cost(one), _cost(many)])
     head = ["who", "one process, jobs/s", f"{fleet} processes, jobs/s", f"{fleet} / one", "missing / doubled"]
     head += [f"one: {_COST}", f"{fleet}: {_COST}"]
-    title = f"## Together: {result.sizes['drain_jobs']:,} no-op jobs that come due at one moment, workers waiting"
+    title = f"## Together: {result.sizes['fleet_jobs']:,} no-op jobs that come due at one moment, workers waiting"
     return f"{title}\n\n" + _table(head, rows)
 
 
@@ -241,32 +253,16 @@ def outcome(runs: Runs) -> str:
 
 def _idle(result: Result) -> str:
     rows = []
-    for label, runs in result.figures["idle"].items():
-        run = runs[0]
-        top = "; ".join(f"{count} x `{name[:60]}`" for name, count in list(run["top"].items())[:4]).replace("|", "/")
-        rows.append(
-            [
-                label,
-                f"{run['cpu_s']:.2f}",
-                "-" if run["server_cpu_s"] is None else f"{run['server_cpu_s']:.2f}",
-                str(run["statements"]),
-                top or "-",
-                _number(run["memory_mb"]),
-                run["durability"],
-            ]
-        )
-    head = [
-        "who",
-        "CPU s",
-        "server's CPU s",
-        "statements or commands",
-        "the most frequent",
-        "peak MB",
-        "durability seen",
-    ]
-    return f"## Idle for {result.sizes['idle_s']:.0f} s with 100 far jobs, all at the same time\n\n" + _table(
-        head, rows
-    )
+    for label, (run, *_) in result.figures["idle"].items():
+        top = "; ".join(f"{count} x `{name[:60]}`" for name, count in list(run.get("top", {}).items())[:4])
+        used = ["-" if run.get(key) is None else f"{run[key]:.2f}" for key in ("cpu_s", "server_cpu_s")]
+        counts = ["-" if run.get(key) is None else str(run[key]) for key in ("statements", "commands")]
+        memory = _number(run["memory_mb"]) if "memory_mb" in run else "-"
+        rows.append([label, *used, *counts, top.replace("|", "/") or "-", memory, run.get("durability", "-")])
+    head = ["who", "CPU s", "its servers' CPU s", "statements", "Redis commands", "the most frequent", "peak MB"]
+    how = "all at the same time, each with servers of its own"
+    title = f"## Idle for {result.sizes['idle_s']:.0f} s with 100 far jobs, {how}"
+    return f"{title}\n\n" + _table([*head, "durability seen"], rows)
 
 
 _SECTIONS: dict[str, Callable[[Result], str]] = {

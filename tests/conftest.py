@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
 
-pytest_plugins = ["tests.pg", "tests.pgfaults"]
+pytest_plugins = ["tests.pg", "tests.pgfaults", "tests.valkey", "tests.nodejs", "tests.browser"]
 
 for name in ("DATABASE_URL", "REDIS_URL", "CRON_SECRET"):
     os.environ.pop(name, None)

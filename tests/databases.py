@@ -1,8 +1,13 @@
-"""The databases that tests of stores run on: SQLite, and the oldest and the newest PostgreSQL that is installed."""
+"""The databases that tests run on: SQLite, and the oldest and the newest PostgreSQL that is installed.
+
+KINDS is for what the database itself decides; USUAL, without the oldest, for logic that stands on a store, and
+NEWEST for commands and processes. ONCUE_ALL_DATABASES=1 makes them all of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +28,8 @@ from tests import pg
 
 POSTGRES = tuple(f"postgres{version}" for version in dict.fromkeys((pg.NEWEST, pg.OLDEST)) if version) or ("postgres0",)
 KINDS = ("sqlite", *POSTGRES)
+NEWEST = POSTGRES if os.environ.get("ONCUE_ALL_DATABASES") else POSTGRES[:1]
+USUAL = ("sqlite", *NEWEST)
 
 
 @dataclass(frozen=True)

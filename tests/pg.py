@@ -48,7 +48,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.pgprocess import OWNER, START_SECONDS, STOP_SECONDS, await_end, free_port, make_folder, popen
+from tests.pgprocess import OWNER, START_SECONDS, STOP_SECONDS, await_end, free_port, make_folder, popen, roomy_memory
 
 StopMode = Literal["smart", "fast", "immediate"]
 
@@ -62,6 +62,8 @@ STOP_SIGNALS: dict[StopMode, signal.Signals] = {
 SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
+    # Its data is in memory: no gigabyte of log.
+    "max_wal_size": "128MB",
     "max_connections": "200",
     "listen_addresses": "127.0.0.1",
     # Far from UTC and no whole hour: a time that depends on the server's zone shows.
@@ -148,10 +150,10 @@ class Cluster:
 
 
 class Server(Cluster):
-    """A server of our own, in a temp folder, which dies with this process at the latest.
+    """A server of our own, in temp folders, which dies with this process at the latest.
 
     As root it runs as `nobody`, since PostgreSQL refuses to run as root. It listens on 127.0.0.1 and on a socket in
-    `folder`, and trusts everybody.
+    `folder`, and trusts everybody. Its `data` is in memory where that has room.
     """
 
     def __init__(self, version: int, settings: Mapping[str, str] | None = None) -> None:
@@ -164,7 +166,8 @@ class Server(Cluster):
         self.port = free_port()
         super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
         self.folder = make_folder("oncue-pg-")
-        self.data = self.folder / "data"
+        self.home = make_folder("oncue-pg-data-", roomy_memory())
+        self.data = self.home / "data"
         self.log = self.folder / "log"
         self._settings = SETTINGS | dict(settings or {})
         self._bin = _reachable(INSTALLS[version], self.folder) if OWNER else INSTALLS[version]
@@ -248,6 +251,7 @@ class Server(Cluster):
         finally:
             self._watcher.communicate()
             shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.home, ignore_errors=True)
 
     def log_text(self) -> str:
         """What the server has logged so far."""
@@ -261,9 +265,9 @@ class Server(Cluster):
             raise RuntimeError(f"initdb of PostgreSQL {self.version} failed:\n{output.decode(errors='replace')}")
 
     def _watch(self) -> subprocess.Popen[bytes]:
-        """A process that ends the server and removes its folder when this one is gone: its input ends then."""
-        script = 'cat >/dev/null; "$1" stop -s -m immediate -D "$2/data" 2>/dev/null; rm -rf "$2"'
-        command = ["/bin/sh", "-c", script, "watcher", self._bin / "pg_ctl", self.folder]
+        """A process that ends the server and removes its folders when this one is gone: its input ends then."""
+        script = 'cat >/dev/null; "$1" stop -s -m immediate -D "$3/data" 2>/dev/null; rm -rf "$2" "$3"'
+        command = ["/bin/sh", "-c", script, "watcher", self._bin / "pg_ctl", self.folder, self.home]
         return popen(command, self.folder, stdin=subprocess.PIPE, output=subprocess.DEVNULL)
 
     def _ready(self, postmaster: int) -> bool:

@@ -18,7 +18,14 @@ from tests import pg, pgprocess
 
 DEADLINE = 30.0
 ROOT = Path(__file__).parents[1]
-OWNER = "from tests import pg; s = pg.Server(pg.NEWEST); s.start(); print(s.pid, s.port, s.folder, flush=True); input()"
+OWNER = """
+from tests import pg
+
+server = pg.Server(pg.NEWEST)
+server.start()
+print(server.pid, server.port, server.folder, server.home, flush=True)
+input()
+"""
 
 
 @pytest.fixture
@@ -108,6 +115,7 @@ def test_a_server_that_cannot_start_says_why() -> None:
     with pytest.raises(RuntimeError, match='invalid value for parameter "wal_level": "nonsense"'):
         server.__enter__()
     assert not server.folder.exists()
+    assert not server.home.exists()
 
 
 def test_a_version_that_is_not_installed_says_so() -> None:
@@ -120,13 +128,13 @@ async def test_a_server_ends_with_the_process_that_started_it_though_that_was_ki
         sys.executable, "-c", OWNER, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     assert owner.stdout is not None
-    pid, port, folder = (await owner.stdout.readline()).decode().split()
+    pid, port, *folders = (await owner.stdout.readline()).decode().split()
     assert pgprocess.listens(int(port))
     assert alive(int(pid))
     owner.kill()
     await owner.wait()
     await until(lambda: not pgprocess.listens(int(port)))
-    await until(lambda: not Path(folder).exists())
+    await until(lambda: not any(Path(folder).exists() for folder in folders))
     await until(lambda: not alive(int(pid)))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 ALL_WORK = frozenset({"lateness", "drain", "enqueue", "idle", "crash", "together", "elsewhere"})
 SLOW_WORK = ALL_WORK - {"together"}  # for whom that would take many minutes
+NO_HOST = ALL_WORK - {"elsewhere"}  # for whom a new worker on another host is as good as one on the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,9 +14,10 @@ class Spec:
     """What the runner must know of a peer before it runs it."""
 
     name: str
-    runtime: str  # which interpreter: "own" (OnCue's), "peers" (the peers' venv) or "node"
+    runtime: str  # which interpreter: "own" (OnCue's), "node", or one of the peers' venvs (tools.py)
     program: str  # module, or script for Node
     store: str = "sqlite"  # or "redis" or "postgres"
+    wake: str | None = None  # OnCue with its wake queue on Redis: the options in its URL
     bulk: bool = False  # has a call for many jobs at once
     inside: bool = False  # only the worker's own process can schedule while it runs
     far: bool = False  # measured with far jobs pending too
@@ -23,12 +25,29 @@ class Spec:
     singles: str = "one after another (its API is synchronous)"
     note: str = ""
 
+    @property
+    def redis(self) -> bool:
+        """Whether it needs a Redis server."""
+        return self.store == "redis" or self.wake is not None
+
+
+_ONCUE = "bench.peers.oncue_peer"
+_BULLMQ_NODE = Spec(
+    "bullmq-node",
+    "node",
+    "bench/node/bullmq.mjs",
+    store="redis",
+    bulk=True,
+    work=NO_HOST,
+    singles="concurrent (Promise.all)",
+    note="Valkey, appendfsync everysec, concurrency 1, history kept",
+)
 
 _SQLITE = (
     Spec(
         "oncue",
         "own",
-        "bench.peers.oncue_sqlite",
+        _ONCUE,
         bulk=True,
         far=True,
         singles="concurrent (gather)",
@@ -54,15 +73,7 @@ _SQLITE = (
         store="redis",
         note="Valkey, appendfsync everysec, timers in memory, prefork pool of 2, no history",
     ),
-    Spec(
-        "bullmq-node",
-        "node",
-        "bench/node/bullmq.mjs",
-        store="redis",
-        bulk=True,
-        singles="concurrent (Promise.all)",
-        note="Valkey, appendfsync everysec, concurrency 1, history kept",
-    ),
+    _BULLMQ_NODE,
     Spec(
         "asyncio",
         "own",
@@ -77,7 +88,7 @@ _POSTGRES = (
     Spec(
         "oncue",
         "own",
-        "bench.peers.oncue_postgres",
+        _ONCUE,
         store="postgres",
         bulk=True,
         far=True,
@@ -144,7 +155,59 @@ _POSTGRES = (
     ),
 )
 
+
+def _on_redis(name: str, wake: str, note: str, store: str = "postgres") -> Spec:
+    singles = "50 callers" if store == "postgres" else "concurrent (gather)"
+    return Spec(name, "own", _ONCUE, store=store, wake=wake, bulk=True, singles=singles, note=note)
+
+
+_REDIS = (
+    _on_redis("oncue", "", "PostgreSQL + Redis (BullMQ), history kept, 200 at a time"),
+    _on_redis("oncue-timers-off", "?timers=off", "the same, but jobs run only when BullMQ delivers them"),
+    _on_redis("oncue-pubsub", "?mode=pubsub", "PostgreSQL + Redis, hints alone, no BullMQ"),
+    _on_redis("oncue-sqlite", "", "SQLite, synchronous=FULL, + Redis (BullMQ), history kept", store="sqlite"),
+    _BULLMQ_NODE,
+    Spec(
+        "bullmq-python",
+        "peers-redis",
+        "bench.peers.bullmq_redis",
+        store="redis",
+        bulk=True,
+        work=NO_HOST,
+        singles="50 callers, one connection",
+        note="1 at a time, history kept, bulk 1,000 a call",
+    ),
+    Spec(
+        "saq",
+        "peers-arq",
+        "bench.peers.saq_redis",
+        store="redis",
+        work=NO_HOST,
+        singles="50 callers, 20 at once",
+        note="10 at a time, due jobs moved once a second, results kept for 10 minutes",
+    ),
+    Spec(
+        "arq",
+        "peers-arq",
+        "bench.peers.arq_redis",
+        store="redis",
+        work=NO_HOST,
+        singles="50 callers",
+        note="10 at a time, poll of 0.5 s, results kept for an hour",
+    ),
+    Spec(
+        "taskiq",
+        "peers-redis",
+        "bench.peers.taskiq_redis",
+        store="redis",
+        work=NO_HOST,
+        singles="50 callers",
+        note="streams, 100 at a time, schedules read once a minute by a second program, no history",
+    ),
+)
+
 SUITES: dict[str, dict[str, Spec]] = {
     "sqlite": {spec.name: spec for spec in _SQLITE},
     "postgres": {spec.name: spec for spec in _POSTGRES},
+    "redis": {spec.name: spec for spec in _REDIS},
 }

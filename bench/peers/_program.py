@@ -13,15 +13,16 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from sqlite3 import dbapi2
 from typing import Any, Protocol
 
 WORK = Path(os.environ.get("BENCH_DIR", "."))
+WAKE = os.environ.get("BENCH_WAKE")
 REDIS_URL = os.environ.get("BENCH_REDIS_URL", "")
 DSN = os.environ.get("BENCH_DSN", "")
-CALLERS = 50  # of single calls, on PostgreSQL
+CALLERS = 50  # of single calls, where the API is asynchronous
 CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "0"))  # 0: the peer's default
 
 
@@ -42,6 +43,44 @@ class Peer(Protocol):
 
     def results(self) -> dict[str, int | None]:
         """How many jobs the store holds: ``left`` (waiting or running) and ``completed``."""
+
+
+class AsyncPeer:
+    """A peer whose API is asynchronous. What it opens stays open from the first call on: only the calls are timed."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self.wait(self.open())
+
+    def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Do it and return what it found."""
+        return self._runner.run(work)
+
+    def close(self) -> None:
+        """End what `open` began."""
+        self.wait(self.shut())
+        self._runner.close()
+
+    async def open(self) -> None:
+        """Connect."""
+
+    async def shut(self) -> None:
+        """Disconnect."""
+
+    async def one(self, kind: str, index: int, due: float) -> None:
+        """Schedule one job by a single call."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Nothing, where opening makes what is needed."""
+
+    def enqueue_at(self, dues: Sequence[float]) -> None:
+        self.wait(by_callers([functools.partial(self.one, "noop", i, due) for i, due in enumerate(dues)]))
+
+    def enqueue_many(self, count: int, due: float, kind: str) -> None:
+        """By single calls too, where there is no call for many."""
+        dues = enumerate(due_times(count, due))
+        self.wait(by_callers([functools.partial(self.one, kind, i, at) for i, at in dues]))
 
 
 @functools.cache  # a peer's file may be imported twice, as __main__ too
@@ -76,15 +115,15 @@ def due_times(count: int, due: float) -> list[float]:
     return [due + index / 1000 if count >= 100_000 else due for index in range(count)]
 
 
-async def by_callers(calls: Sequence[Callable[[], Awaitable[Any]]]) -> None:
-    """Make the calls, CALLERS at a time: each caller makes its next one when it has the answer to the last."""
+async def by_callers(calls: Sequence[Callable[[], Awaitable[Any]]], callers: int = CALLERS) -> None:
+    """Make the calls, so many at a time: each caller makes its next one when it has the answer to the last."""
     waiting = iter(calls)
 
     async def caller() -> None:
         for call in waiting:
             await call()
 
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    await asyncio.gather(*(caller() for _ in range(callers)))
 
 
 def _timed(action: Callable[[], Any]) -> tuple[float, Any]:

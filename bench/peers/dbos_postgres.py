@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import psycopg
@@ -32,10 +30,9 @@ async def sleep(index: int, _due: float) -> None:
     recorder.record(index, SLEEP_DONE)
 
 
-class DBOSPostgres:
-    def __init__(self) -> None:
-        self._runner = asyncio.Runner()
-        self._opened: Any = None
+class DBOSPostgres(_program.AsyncPeer):
+    async def open(self) -> None:
+        self._opened: Any = None  # opened by the first call, since its tables are made by `prepare`
 
     @property
     def _client(self) -> Any:
@@ -43,27 +40,18 @@ class DBOSPostgres:
             self._opened = DBOSClient(system_database_url=_program.DSN)
         return self._opened
 
-    def _run(self, work: Coroutine[Any, Any, Any]) -> None:
-        self._runner.run(work)
-
     def close(self) -> None:
         if self._opened:
             self._opened.destroy()
-        self._runner.close()
+        super().close()
 
     def prepare(self) -> None:
         launch()
         DBOS.destroy()
 
-    async def _one(self, kind: str, index: int, due: float) -> None:
+    async def one(self, kind: str, index: int, due: float) -> None:
         after = {"delay_seconds": due - time.time()} if due > time.time() else {}
         await self._client.enqueue_async({"queue_name": "bench", "workflow_name": kind, **after}, index, due)
-
-    def enqueue_at(self, dues: Sequence[float]) -> None:
-        self._run(_program.by_callers([functools.partial(self._one, "noop", i, due) for i, due in enumerate(dues)]))
-
-    def enqueue_many(self, count: int, due: float, kind: str) -> None:
-        self._run(_program.by_callers([functools.partial(self._one, kind, index, due) for index in range(count)]))
 
     def worker_command(self) -> list[str]:
         return [sys.executable, "-m", "bench.peers.dbos_postgres", "work"]

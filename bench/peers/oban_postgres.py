@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import sys
 import time
-from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,27 +40,19 @@ def _job(kind: str, index: int, due: float) -> Any:
     return made.new({"index": index, "due": due}, **when)
 
 
-class ObanPostgres:
-    def __init__(self) -> None:
-        self._runner = asyncio.Runner()
-        self._pool: Any = self._run(Oban.create_pool(_program.DSN))
+class ObanPostgres(_program.AsyncPeer):
+    async def open(self) -> None:
+        self._pool: Any = await Oban.create_pool(_program.DSN)
         self._oban = Oban(pool=self._pool)
 
-    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return self._runner.run(work)
-
-    def close(self) -> None:
-        self._run(self._pool.close())
-        self._runner.close()
+    async def shut(self) -> None:
+        await self._pool.close()
 
     def prepare(self) -> None:
-        self._run(install(self._pool))
+        self.wait(install(self._pool))
 
-    def enqueue_at(self, dues: Sequence[float]) -> None:
-        async def one(index: int, due: float) -> None:
-            await self._oban.enqueue(_job("noop", index, due))
-
-        self._run(_program.by_callers([functools.partial(one, index, due) for index, due in enumerate(dues)]))
+    async def one(self, kind: str, index: int, due: float) -> None:
+        await self._oban.enqueue(_job(kind, index, due))
 
     def enqueue_many(self, count: int, due: float, kind: str) -> None:
         async def in_bulk() -> None:
@@ -71,7 +61,7 @@ class ObanPostgres:
                     [_job(kind, index, due) for index in range(first, min(count, first + _BULK))]
                 )
 
-        self._run(in_bulk())
+        self.wait(in_bulk())
 
     def worker_command(self) -> list[str]:
         program = str(Path(sys.executable).parent / "oban")

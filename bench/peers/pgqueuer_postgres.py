@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -57,30 +56,19 @@ def _after(due: float) -> timedelta:
     return timedelta(seconds=max(0.0, due - time.time()))
 
 
-class PgQueuerPostgres:
-    def __init__(self) -> None:
-        self._runner = asyncio.Runner()
-        self._run(self._open())
-
-    async def _open(self) -> None:
+class PgQueuerPostgres(_program.AsyncPeer):
+    async def open(self) -> None:
         self._pool = await asyncpg.create_pool(_program.DSN)
         self._queries = Queries(AsyncpgPoolDriver(self._pool))
 
-    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return self._runner.run(work)
-
-    def close(self) -> None:
-        self._run(self._pool.close())
-        self._runner.close()
+    async def shut(self) -> None:
+        await self._pool.close()
 
     def prepare(self) -> None:
-        self._run(self._queries.install())
+        self.wait(self._queries.install())
 
-    def enqueue_at(self, dues: Sequence[float]) -> None:
-        async def one(index: int, due: float) -> None:
-            await self._queries.enqueue("noop", _job(index, due), execute_after=_after(due))
-
-        self._run(_program.by_callers([functools.partial(one, index, due) for index, due in enumerate(dues)]))
+    async def one(self, kind: str, index: int, due: float) -> None:
+        await self._queries.enqueue(kind, _job(index, due), execute_after=_after(due))
 
     def enqueue_many(self, count: int, due: float, kind: str) -> None:
         dues = list(enumerate(_program.due_times(count, due)))
@@ -95,7 +83,7 @@ class PgQueuerPostgres:
                     execute_after=[_after(at) for _, at in some],
                 )
 
-        self._run(in_bulk())
+        self.wait(in_bulk())
 
     def worker_command(self) -> list[str]:
         program = str(Path(sys.executable).parent / "pgq")
@@ -104,7 +92,7 @@ class PgQueuerPostgres:
     def results(self) -> dict[str, int | None]:
         left = "SELECT count(*) FROM pgqueuer WHERE execute_after < now() + interval '1 day'"
         completed = "SELECT count(*) FROM pgqueuer_log WHERE status = 'successful'"
-        return {"left": self._run(self._pool.fetchval(left)), "completed": self._run(self._pool.fetchval(completed))}
+        return {"left": self.wait(self._pool.fetchval(left)), "completed": self.wait(self._pool.fetchval(completed))}
 
 
 if __name__ == "__main__":

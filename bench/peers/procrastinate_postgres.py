@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import sys
 import time
-from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,29 +36,18 @@ def _when(due: float) -> datetime | None:
     return datetime.fromtimestamp(due, UTC) if due > time.time() else None
 
 
-class ProcrastinatePostgres:
-    def __init__(self) -> None:
-        self._runner = asyncio.Runner()
-        self._run(app.open_async())
+class ProcrastinatePostgres(_program.AsyncPeer):
+    async def open(self) -> None:
+        await app.open_async()
 
-    def _run(self, work: Coroutine[Any, Any, Any]) -> None:
-        async def awaited() -> None:
-            await work
-
-        self._runner.run(awaited())
-
-    def close(self) -> None:
-        self._run(app.close_async())
-        self._runner.close()
+    async def shut(self) -> None:
+        await app.close_async()
 
     def prepare(self) -> None:
-        self._run(app.schema_manager.apply_schema_async())
+        self.wait(app.schema_manager.apply_schema_async())
 
-    def enqueue_at(self, dues: Sequence[float]) -> None:
-        async def one(index: int, due: float) -> None:
-            await noop.configure(schedule_at=_when(due)).defer_async(index=index, due=due)
-
-        self._run(_program.by_callers([functools.partial(one, index, due) for index, due in enumerate(dues)]))
+    async def one(self, _kind: str, index: int, due: float) -> None:
+        await noop.configure(schedule_at=_when(due)).defer_async(index=index, due=due)
 
     def enqueue_many(self, count: int, due: float, kind: str) -> None:
         async def in_bulk() -> None:
@@ -72,7 +59,7 @@ class ProcrastinatePostgres:
                 else:
                     await sleep.batch_defer_async(*[{"index": index} for index in indexes])
 
-        self._run(in_bulk())
+        self.wait(in_bulk())
 
     def worker_command(self) -> list[str]:
         program = str(Path(sys.executable).parent / "procrastinate")

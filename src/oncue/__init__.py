@@ -10,6 +10,7 @@ from oncue.retry import Discard, Exponential, Retry, RetryAfter, Snooze
 from oncue.scheduling import Scheduled
 
 if TYPE_CHECKING:
+    from oncue.bridge.nodejob import NodeJob
     from oncue.source import DueItem
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Exponential",
     "JobContext",
     "Limit",
+    "NodeJob",
     "OnCue",
     "Retry",
     "RetryAfter",
@@ -35,4 +37,8 @@ def __getattr__(name: str) -> Any:
         from oncue.source import DueItem
 
         return DueItem
+    if name == "NodeJob":
+        from oncue.bridge.nodejob import NodeJob
+
+        return NodeJob
     raise AttributeError(f"module 'oncue' has no attribute {name!r}")

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from oncue.alerts import Alerts, Rule, Target
 from oncue.clock import SECOND, Clock, SystemClock, seconds_to_us
 from oncue.declare import Declarations
 from oncue.errors import ConfigError
@@ -17,9 +18,10 @@ from oncue.handle import JobHandle, handles
 from oncue.job import Cancelled, Conflict, WhenLate, WhileStarted
 from oncue.jobs import Jobs
 from oncue.lifespan import Lifespan
+from oncue.metrics import Recorder
 from oncue.recurring import Recurring
 from oncue.results import Results
-from oncue.scheduling import Delay, Scheduled, due_time, new_job
+from oncue.scheduling import Delay, Scheduled, due_time, new_job, traced_storing
 from oncue.settings import DEFAULT_URL
 from oncue.store import open_store
 from oncue.store.steps import manage
@@ -44,7 +46,7 @@ class OnCue(Declarations):
     ``name`` tells applications apart that share a database: each owns its schedules.
     ``retention``: how long finished jobs are kept (seconds or timedelta, 7 days by default; None: for ever).
     ``sweep``: seconds between two sweeps. ``clock`` is for tests.
-    ``busy_timeout``: seconds to wait for another process's write lock.
+    ``busy_timeout``: seconds to wait for another process's write lock. ``alerts``: rules as ``alert`` takes them.
     Raises ConfigError for a URL or value that can't work. Nothing is opened before ``async with app``.
     """
 
@@ -58,6 +60,7 @@ class OnCue(Declarations):
         sweep: float = 60.0,
         clock: Clock | None = None,
         busy_timeout: float = 10.0,
+        alerts: Sequence[Rule] = (),
     ) -> None:
         super().__init__()
         if not sweep > 0 or not busy_timeout >= 0:
@@ -67,13 +70,18 @@ class OnCue(Declarations):
         self.sweep_us = seconds_to_us(sweep)
         self._sources: Sources | None = None
         self.lifespan = Lifespan(self)
+        self.metrics = Recorder()
+        """What this process has done: see ``oncue.metrics``."""
+        self.alerts = Alerts(self)
+        self.alert(*alerts)
+        self.redacted: set[str] = set()
         self._opened = 0
         self._door = asyncio.Lock()
         self._sync: SyncOnCue | None = None
         self._bind(url or os.environ.get("DATABASE_URL") or DEFAULT_URL, wake, clock or SystemClock(), busy_timeout)
 
     def _bind(self, url: str, wake: str | None, clock: Clock, busy_timeout: float) -> None:
-        self.url = url
+        self.url, self.wake_url = url, wake
         self.store = open_store(url, clock, busy_timeout)
         self.store.hint_within = max(self.store.hint_within, 2 * self.sweep_us)
         # Where a server keeps the time, its time.
@@ -86,17 +94,34 @@ class OnCue(Declarations):
     @contextmanager
     def bound_to(self, url: str, clock: Clock, busy_timeout: float = 10.0) -> Iterator[None]:
         """Use another database and clock for the length of a ``with`` block: what ``oncue.testing`` does.
+        BullMQ queues are not adopted meanwhile, and nobody is alerted.
 
         Raises ConfigError where the application is open.
         """
         if self._opened:
             raise ConfigError(f"The application is open on {self.store.url}: close it before it is bound to another.")
-        before = self.url, self.clock, self.store, self.wake, self.jobs, self.results, self.recurring
+        before = self.url, self.wake_url, self.clock, self.store, self.wake, self.jobs, self.results, self.recurring
+        # Another database's tests must not take over the jobs of a queue that is in use.
+        adoptions, self.adoptions = self.adoptions, {}
+        alerts, self.alerts = self.alerts, Alerts(self)
         self._bind(url, None, clock, busy_timeout)
         try:
             yield
         finally:
-            self.url, self.clock, self.store, self.wake, self.jobs, self.results, self.recurring = before
+            self.url, self.wake_url, self.clock, self.store, self.wake, self.jobs, self.results, self.recurring = before
+            self.adoptions, self.alerts = adoptions, alerts
+
+    def redact(self, *fields: str) -> None:
+        """Never show these fields of arguments, metadata, progress and results, at whatever depth: the page, the HTTP
+        API and the command line show dots in their place, also in errors. ``text``: what conversations say.
+
+        They are stored as they are. Raises ConfigError for what can't be a field's name.
+        """
+        for field in fields:
+            given: object = field
+            if not isinstance(given, str) or not given:
+                raise ConfigError(f"A field to redact is named by a text, such as 'phone', not {field!r}.")
+        self.redacted.update(fields)
 
     @property
     def sources(self) -> Sources:
@@ -195,8 +220,11 @@ class OnCue(Declarations):
         )  # fmt: skip
         if connection is not None:
             return (await self.schedule_many([wanted], connection=connection))[0]
-        job = new_job(wanted, self.clock.now())
-        inserted = await self.store.insert(job)
+        with traced_storing((wanted,)) as span:
+            job = new_job(wanted, self.clock.now())
+            inserted = await self.store.insert(job)
+            if span is not None:
+                span.set_attribute("messaging.message.id", str(inserted.id))
         self.wake.hint(inserted.scheduled_at)
         return JobHandle(self, inserted, call.task.returns)
 
@@ -209,13 +237,14 @@ class OnCue(Declarations):
         """
         if connection is not None:
             self.store.know_time()
-        now = self.clock.now()
-        jobs = [new_job(one, now) for one in calls]
-        if connection is None or not jobs:
-            inserted = await self.store.insert_many(jobs)
-        else:
-            due = min(job.scheduled_at for job in jobs)
-            inserted = await self.store.within(connection, lambda: insert_jobs(jobs), due)
+        with traced_storing(calls):
+            now = self.clock.now()
+            jobs = [new_job(one, now) for one in calls]
+            if connection is None or not jobs:
+                inserted = await self.store.insert_many(jobs)
+            else:
+                due = min(job.scheduled_at for job in jobs)
+                inserted = await self.store.within(connection, lambda: insert_jobs(jobs), due)
         if inserted:
             self.wake.hint(min([one.scheduled_at for one in inserted]))
         return handles(self, inserted, calls)
@@ -262,6 +291,15 @@ class OnCue(Declarations):
             moved = await self.store.within(connection, lambda: manage.reschedule(due, id=id, key=key), due)
         self.wake.hint(due)
         return moved
+
+    def alert(self, *rules: Rule, to: Target | None = None) -> None:
+        """Have somebody told when a rule of ``oncue.alerts`` finds something, and once more when it is well again.
+
+        ``to``: a URL to which the alert is posted as JSON, or a function that takes it, for rules that have none of
+        their own. Of all processes one tells; what could not be told is tried again. Every process that works or
+        sweeps looks, so somebody must be running. Raises ConfigError for a name that is taken, or without ``to``.
+        """
+        self.alerts.add(rules, to)
 
     def service(self, options: WorkerOptions | None = None, *, worker: bool = True) -> Service:
         """Return the background roles of this process (worker, planner, sweeper), not started."""

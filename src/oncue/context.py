@@ -13,6 +13,7 @@ import msgspec
 from oncue.clock import from_us
 from oncue.errors import ConfigError, LeaseLost
 from oncue.job import Claimed
+from oncue.tracing import without_trace
 
 T = TypeVar("T")
 Completer = Callable[[Any, Any, bool], Any]
@@ -23,7 +24,7 @@ _current: ContextVar[JobContext] = ContextVar("oncue_job")
 class JobContext:
     """The job that a handler runs for. Take it as the first parameter, or call ``current_job()``."""
 
-    __slots__ = ("_complete", "_job", "_loop", "_report", "_resources", "cancelled", "lease_lost")
+    __slots__ = ("_complete", "_job", "_loop", "_report", "_resources", "cancelled", "lease_lost", "stopped")
 
     def __init__(
         self,
@@ -39,6 +40,8 @@ class JobContext:
         """True once the job was asked to stop: the flag that a synchronous handler looks at."""
         self.lease_lost = False
         """True once the job was taken back from this worker: what this attempt still does no longer counts."""
+        self.stopped = ""
+        """Why the job was asked to stop: ``timeout``, ``cancelled``, ``shutdown``, ``lease lost``; else empty."""
 
     @property
     def id(self) -> int:
@@ -56,14 +59,24 @@ class JobContext:
         return self._job.attempt
 
     @property
+    def attempts_used(self) -> int:
+        """How many attempts are used up, this one counted: runs that were snoozed or given back are not."""
+        return self._job.attempt - self._job.snoozes
+
+    @property
     def attempts_left(self) -> int:
         """How many attempts remain after this one."""
-        return max(0, self._job.max_attempts - (self._job.attempt - self._job.snoozes))
+        return max(0, self._job.max_attempts - self.attempts_used)
 
     @property
     def scheduled_at(self) -> datetime:
         """When this attempt was due, UTC."""
         return from_us(self._job.scheduled_at)
+
+    @property
+    def created_at(self) -> datetime:
+        """When the job was stored first, UTC."""
+        return from_us(self._job.created_at)
 
     @property
     def key(self) -> str | None:
@@ -83,7 +96,7 @@ class JobContext:
     @property
     def metadata(self) -> dict[str, Any]:
         """What was given as ``metadata`` when the job was scheduled."""
-        return msgspec.json.decode(self._job.metadata) if self._job.metadata else {}
+        return without_trace(msgspec.json.decode(self._job.metadata)) or {} if self._job.metadata else {}
 
     def resource(self, kind: type[T]) -> T:
         """Return the resource of this type that a function under ``@app.provide`` made. Raises ConfigError."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,14 +10,29 @@ from oncue.errors import ConfigError
 from oncue.job import OnRetry, WhenLate
 from oncue.limits import Limit, Policy, Rules
 from oncue.retry import Retry
-from oncue.task import DiscardHook, Missed, Overlap, Task, TaskDecorator, TaskOptions, as_decorator, make_task
+from oncue.task import (
+    DiscardHook,
+    Missed,
+    Overlap,
+    Task,
+    TaskDecorator,
+    TaskOptions,
+    as_decorator,
+    make_task,
+    provided_type,
+)
 
 if TYPE_CHECKING:
     from oncue.bindings import RowArguments
+    from oncue.bridge.adopt import Adoptions, Choose
+    from oncue.bridge.handoff import NodeQueues, Target
+    from oncue.conversation.channels import Channel
+    from oncue.conversation.declare import Conversation, Keyword, Talk
     from oncue.cron import Cron, Every
     from oncue.planner import Schedule
     from oncue.source import ListItems, Source
     from oncue.store.due import DueFormat
+    from oncue.transport import Transport
 
 F = TypeVar("F", bound=Callable[[], Any])
 L = TypeVar("L", bound="ListItems")
@@ -35,6 +48,13 @@ class Declarations:
         self.declared_sources: dict[str, Source] = {}
         self.queues: dict[str, Rules] = {}
         self.providers: dict[type, Provider] = {}
+        self.wake_url: str | None = None
+        self.adoptions: dict[str, Adoptions] = {}
+        self.node_targets: list[Target] = []
+        self.channels: dict[str, Channel] = {}
+        self.conversations: dict[str, Conversation] = {}
+        self.stand_ins: dict[str, Callable[..., Any]] | None = None
+        """Under ``oncue.testing``: what runs in Node's place, by the task's name."""
         self.start_hooks: list[Callable[[], Awaitable[None] | None]] = []
         self.stop_hooks: list[Callable[[], Awaitable[None] | None]] = []
 
@@ -80,19 +100,108 @@ class Declarations:
             on_discard,
         )  # fmt: skip
 
+        return as_decorator(lambda function: self.add_task(make_task(function, name, aliases, options)))
+
+    def add_task(self, task: Task[Any, Any]) -> Task[Any, Any]:
+        """Register a task that is made already. Raises ConfigError where another has its name."""
+        for known in (task.name, *task.aliases):
+            if known in self.tasks:
+                raise ConfigError(
+                    f"Two tasks are named {known!r}: {self.tasks[known].function!r} and {task.function!r}. Give one "
+                    "another name=."
+                )
+        for known in (task.name, *task.aliases):
+            self.tasks[known] = task
+        return task
+
+    def node_task(
+        self,
+        queue: str,
+        *,
+        redis: str | None = None,
+        prefix: str | None = None,
+        job_name: str | None = None,
+        name: str | None = None,
+        aliases: tuple[str, ...] = (),
+        retry: Retry = Retry(),  # noqa: B008 - frozen
+        timeout: float | None = None,
+        row_queue: str = "default",
+        priority: int = 0,
+        limit: Limit | None = None,
+        group_limit: Limit | None = None,
+        concurrency: int | None = None,
+        max_late: float | timedelta | None = None,
+        when_late: WhenLate = "run",
+        on_retry: OnRetry = "hold",
+        retention: float | timedelta | None = None,
+        on_discard: DiscardHook | None = None,
+    ) -> TaskDecorator:
+        """Register an async signature as a task that a Node worker runs on a BullMQ queue; its body never runs.
+
+        Schedule it as any task. When it is due, a worker that claims it (from OnCue's own ``row_queue``) adds a job to
+        the BullMQ queue ``queue`` and waits for its end: the arguments, by name, are the job's data, ``job_name`` (by
+        default the function's name) its name. Its result, checked against the return type, its progress and its
+        failure (NodeError, with Node's stack) come into the row, and the row's ``retry`` decides; an
+        ``UnrecoverableError`` discards it. ``timeout`` counts from the claim, so the time in BullMQ's queue too.
+
+        ``redis``: the server's URL (default: that of ``wake``, else the environment's ``REDIS_URL``). ``prefix``: the
+        first part of BullMQ's keys (default: the URL's ``?prefix=``, else ``bull``). The others as for ``task``.
+        Raises ConfigError for what can't work; where no Redis or no driver of it is found, when a worker starts.
+        """
+        from oncue.bridge.handoff import NodeQueues, make_node_task, target_of
+
+        options = TaskOptions(
+            retry, timeout, row_queue, priority, limit, group_limit, concurrency, max_late, when_late, on_retry,
+            retention, on_discard,
+        )  # fmt: skip
+
         def register(function: Callable[..., Any]) -> Task[Any, Any]:
-            task = make_task(function, name, aliases, options)
-            for known in (task.name, *aliases):
-                if known in self.tasks:
-                    raise ConfigError(
-                        f"Two tasks are named {known!r}: {self.tasks[known].function!r} and {function!r}. Give one "
-                        "another name=."
-                    )
-            for known in (task.name, *aliases):
-                self.tasks[known] = task
+            target = target_of(queue, redis, prefix, job_name or function.__name__)
+            made = make_task(function, name, aliases, options)
+            task = self.add_task(make_node_task(made, target, lambda: self.stand_ins))
+            self.node_targets.append(target)
+            self.providers.setdefault(NodeQueues, self._node_queues)
             return task
 
         return as_decorator(register)
+
+    def adopt(self, queue: str, *, redis: str | None = None, prefix: str | None = None) -> Callable[[Choose], Choose]:
+        """Take over the jobs that Node adds to a BullMQ queue: a function of a ``NodeJob`` says what each becomes.
+
+        It returns a call (``send.call(job.data["trialId"])``), a ``Scheduled`` for other options, or None, which
+        leaves the job to Node. It is called when the job is *added*, in the event loop: so it is quick, without
+        ``async``, and may be called more than once for a job. What it returns is stored, unique by the queue, the
+        job's id and its timestamp; then the job is taken out of BullMQ, and its id is free for the next one.
+
+        Unless a ``Scheduled`` says otherwise the job is due at BullMQ's ``timestamp`` + ``delay``, tried as often as
+        ``attempts`` says (else by the task's own retry policy), and BullMQ's priorities 1 to 100 are OnCue's, those
+        beyond are 100; a job without one has its task's. A ``delay`` in a ``Scheduled`` counts from the adoption.
+
+        Jobs that a Node worker has begun, flows, job schedulers and jobs with deduplication stay with Node; so does
+        one for which the function raises or returns what is refused. Each is logged once, and none is lost.
+
+        ``redis``: the server's URL (default: that of ``wake``, else the environment's ``REDIS_URL``). ``prefix``: the
+        first part of BullMQ's keys (default: the URL's ``?prefix=``, else ``bull``). Raises ConfigError for what can't
+        work; where no Redis is known, or its drivers aren't installed, when a worker starts.
+        """
+        from oncue.bridge.adopt import adoption_of
+
+        def register(function: Choose) -> Choose:
+            made = adoption_of(queue, redis, prefix, function)
+            name = f"{prefix}:{queue} {redis}"
+            if name in self.adoptions:
+                raise ConfigError(
+                    f"The BullMQ queue {queue!r} is adopted twice. Let one function choose for all its jobs."
+                )
+            self.adoptions[name] = made
+            return function
+
+        return register
+
+    def _node_queues(self) -> AsyncIterator[NodeQueues]:
+        from oncue.bridge.handoff import node_queues
+
+        return node_queues(self.wake_url, self.node_targets if self.stand_ins is None else ())
 
     def queue(
         self,
@@ -154,12 +263,9 @@ class Declarations:
         jitter: float,
         decorator: TaskDecorator | None,
     ) -> Callable[[Callable[[], Any]], Task[[], Any]]:
-        _one_of("overlap", overlap, ("skip", "queue", "allow"))
-        _one_of("missed", missed, ("skip", "once", "all"))
-        if max_missed < 1 or jitter < 0:
-            raise ConfigError(f"max_missed ({max_missed}) is at least 1 and jitter ({jitter}) at least 0 seconds.")
+        from oncue.planner import Schedule, check_schedule
 
-        from oncue.planner import Schedule
+        check_schedule(overlap, missed, max_missed, jitter)
 
         def register(function: Callable[[], Any]) -> Task[[], Any]:
             made: Any = function if isinstance(function, Task) else (decorator or self.task(name=name))(function)
@@ -249,20 +355,32 @@ class Declarations:
             raise ConfigError(f"Two sources are named {source.name!r}. Give one another name=.")
         self.declared_sources[source.name] = source
 
+    def channel(self, transport: Transport, **options: Any) -> Channel:
+        """Set options of a transport's channel, before its conversations; ``ChannelOptions`` says which there are.
+
+        Raises ConfigError for what can't work, or where the channel is there already.
+        """
+        from oncue.conversation.channels import make_channel
+
+        return make_channel(self, transport, options)
+
+    def conversation(self, name: str, *, channel: Transport | Channel, start: Keyword | None = None) -> Talk:
+        """Register an async function of a ``Chat`` as a conversation: it is run anew from its record each time.
+
+        ``start``: what a person writes to start it; else ``await conversation.start(address)``.
+        Raises ConfigError.
+        """
+        from oncue.conversation.declare import register
+
+        return register(self, name, channel, start)
+
     def provide(self, function: F) -> F:
         """Provide a resource to handlers: an (async) generator that yields it once, and cleans up after the yield.
 
         Its return annotation (``AsyncIterator[Client]``) names the type under which ``ctx.resource(Client)`` finds
         it. It is made when a worker starts and cleaned up when that ends. Raises ConfigError.
         """
-        returns = typing.get_type_hints(function).get("return")
-        made = typing.get_args(returns)
-        generator = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
-        if not made or not generator:
-            raise ConfigError(
-                f"@app.provide takes a generator annotated AsyncIterator[Type] or Iterator[Type]; {function!r} is not."
-            )
-        kind = typing.get_origin(made[0]) or made[0]
+        kind = provided_type(function)
         if kind in self.providers:
             raise ConfigError(f"A {kind.__name__} is provided twice. Wrap one in a class of its own.")
         self.providers[kind] = function
@@ -277,8 +395,3 @@ class Declarations:
         """Call ``function()`` when a worker has ended, before the resources go."""
         self.stop_hooks.append(function)
         return function
-
-
-def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} is one of {', '.join(map(repr, known))}, not {value!r}.")

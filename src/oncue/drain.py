@@ -11,6 +11,7 @@ from datetime import datetime
 
 from oncue.clock import Clock
 from oncue.job import Ack, Claimed
+from oncue.metrics import Recorder
 from oncue.places import Places
 from oncue.runner import Runner
 from oncue.store import Claims, Store
@@ -68,16 +69,19 @@ class Drain(Worker):
         plan: Callable[[int], Awaitable[object]],
         changed: Callable[[], Awaitable[object]],
         settled: Callable[[Claimed, Ack], None],
+        recorder: Recorder | None = None,
     ) -> None:
         # Only what is due: a job claimed ahead of its time would be waited for.
         options = replace(options, look_ahead=0.0)
         super().__init__(
-            store, wake, clock, runner, options, retention=retention, plan=plan, changed=changed, settled=settled
-        )
+            store, wake, clock, runner, options, retention=retention, plan=plan, changed=changed, settled=settled,
+            recorder=recorder,
+        )  # fmt: skip
         self.places = self._bounded = _Bounded(
             runner, clock, options.concurrency, self._ahead, options.ack_delay, self._signal.set
         )
         self._bounded.left = limit
+        self.looks.timers = True
         self._over = asyncio.Event()
         self._outcomes: Counter[str] = Counter()
         self._looked_at_changes = False
@@ -127,21 +131,21 @@ class Drain(Worker):
             raise
         self._failing_since = self._failure = None
         if not self.places.runs and not self.places.acks:
-            if self._bounded.left != 0 and self._more(found):
-                self._arm(self.clock.now())
-            else:
+            now = self.clock.now()
+            if self._bounded.left != 0 and self._more(found, now):
+                self._arm(now)
+            elif self._bounded.left == 0 or found.others_until is None or found.others_until >= now:
                 self._over.set()
+            # Else a dead worker's jobs are about to come back, and the timer is armed for that.
         return found
 
-    def _more(self, found: Claims) -> bool:
+    def _more(self, found: Claims, now: int) -> bool:
         """Tell whether another round would find anything to do now."""
-        now = self.clock.now()
         # Changed rows were reconciled just now: that they made due jobs shows in the next round.
         changed = found.changed and not self._looked_at_changes
         self._looked_at_changes = found.changed
         due = any(moment is not None and moment <= now for moment in (found.next_eligible, found.next_fire))
-        dead = found.others_until is not None and found.others_until < now
-        return found.more or found.lease_lost or changed or due or dead
+        return found.more or found.lease_lost or changed or due
 
     def _note_failure(self, error: Exception) -> None:
         self._failure = error

@@ -45,18 +45,23 @@ def is_postgres(url: str) -> bool:
     return url.partition("://")[0] in SCHEMES and "://" in url
 
 
+def take_apart(url: str, shown: str, example: str) -> tuple[SplitResult, list[tuple[str, str]]]:
+    """Return the parts of a URL, and its options in order. Raises ConfigError with ``shown`` and the ``example``."""
+    try:
+        parts = urlsplit(url)
+        return parts, parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError as error:
+        raise ConfigError(f"{shown!r} is no usable URL: {error}. Write it as {example}.") from None
+
+
 def parse(url: str) -> PostgresUrl:
     """Take a PostgreSQL URL apart. Hosts, sockets and server settings in it are left as they are.
 
     Raises ConfigError for another scheme, a URL that is none, a schema name that OnCue can't use, an option
     ``oncue...`` that there isn't, or one that is nearly one of OnCue's own: the server would refuse it as a setting.
     """
-    shown = _hide(url)
-    try:
-        parts = urlsplit(url)
-        options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError as error:
-        raise ConfigError(f"{shown!r} is no usable URL: {error}. Write it as {_EXAMPLE}.") from None
+    shown = hide(url)
+    parts, options = take_apart(url, shown, _EXAMPLE)
     _check(parts, shown)
     schema, pooled = DEFAULT_SCHEMA, False
     kept: dict[str, str] = {}
@@ -86,6 +91,15 @@ def parse(url: str) -> PostgresUrl:
     return PostgresUrl(dsn, schema, shown, pooled, tuple(ignored))
 
 
+def each_host(dsn: str) -> list[str]:
+    """Return a URL for each host that a URL names, in their order."""
+    parts = urlsplit(dsn)
+    login, at, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts:
+        return [dsn]
+    return [parts._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]
+
+
 def _check(parts: SplitResult, shown: str) -> None:
     if not is_postgres(shown):
         raise ConfigError(f"{shown!r} is no PostgreSQL URL. Write it as {_EXAMPLE}.")
@@ -110,7 +124,7 @@ def _check_schema(schema: str, shown: str) -> None:
         )
 
 
-def _hide(url: str) -> str:
+def hide(url: str) -> str:
     """Put *** for what may be a password, also in a URL that can't be read: rather too much than too little."""
     url = re.sub(r"(:/*[^:@/]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&](?:ssl)?password=)[^&#]*", r"\1***", url)
+    return re.sub(r"([?&](?:ssl_?)?password=)[^&#]*", r"\1***", url)

@@ -47,6 +47,10 @@ class UnknownJob(OnCueError, LookupError):
     """No job with that id, waiting, running or in the kept history."""
 
 
+class UnknownPerson(OnCueError, LookupError):
+    """Nothing is kept of that person."""
+
+
 class StoreError(OnCueError):
     """The database could not do what was asked. What was not confirmed was not stored."""
 
@@ -101,3 +105,11 @@ class ResultNotKept(OnCueError):
 
 class ResultTimeout(OnCueError, TimeoutError):
     """``result(timeout=...)`` ran out before the job ended. The job itself goes on."""
+
+
+class NodeError(OnCueError):
+    """A job that was handed to a Node worker failed there. ``stack``: the error's stack in Node, where it is known."""
+
+    def __init__(self, message: str, stack: str | None = None) -> None:
+        super().__init__(message)
+        self.stack = stack

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
 from oncue.clock import SECOND, Clock
-from oncue.errors import UnknownJob
+from oncue.errors import InvalidJob, UnknownJob
 from oncue.job import State
-from oncue.store import Store
+from oncue.store import Store, WorkerRow
 from oncue.task import MAX_ID, checked_name
 from oncue.wake import Wake
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # An idle worker renews its row about every 45 s, and looks up at least once a minute.
 _SILENT = 120 * SECOND
+_STATES: tuple[str, ...] = get_args(State)
 
 
 class Jobs:
@@ -38,7 +40,7 @@ class Jobs:
     async def list(
         self,
         *,
-        state: Sequence[State] = (),
+        state: State | Sequence[State] = (),
         task: str | None = None,
         queue: str | None = None,
         key: str | None = None,
@@ -46,12 +48,19 @@ class Jobs:
         limit: int = 50,
         before: int | None = None,
     ) -> list[JobView]:
-        """Return jobs, newest id first, that match all that is given; ``before`` continues below an id."""
+        """Return jobs, newest id first, that match all that is given; ``before`` continues below an id.
+
+        ``state``: one, or several of which a job has any. Raises InvalidJob for what can't be a state or a name.
+        """
+        states = (state,) if isinstance(state, str) else tuple(state)
+        for one in states:
+            if one not in _STATES:
+                raise InvalidJob(f"state is one of {', '.join(map(repr, _STATES))}, or several, not {one!r}.")
         for name, value in (("task", task), ("queue", queue), ("key", key), ("group", group)):
             if value is not None:
                 checked_name(name, value)
         return await self._store.list_jobs(
-            state=state, task=task, queue=queue, key=key, group=group, limit=limit, before=before
+            state=states, task=task, queue=queue, key=key, group=group, limit=limit, before=before
         )
 
     async def counts(self) -> Counts:
@@ -76,17 +85,18 @@ class Jobs:
                 WorkerView(
                     row.id,
                     row.name,
-                    "dead" if row.id in dead else "alive" if row.seen_at > now - _SILENT else "silent",
+                    _state(row, now, dead),
                     row.host,
                     row.pid,
                     None if queues is None else sorted(queues),
                     row.running,
                     row.started_at,
                     row.seen_at,
-                    row.lease_until,
+                    abs(row.lease_until),
                     weights=queues if isinstance(queues, dict) else None,
                     tasks=None if row.tasks is None else msgspec.json.decode(row.tasks),
                     version=row.version,
+                    given_up=row.given_up,
                 )
             )
         return views
@@ -102,6 +112,12 @@ class Jobs:
         now = self._clock.now()
         await self._store.restart(now, _possible(id))
         self._wake.hint(now)
+
+
+def _state(row: WorkerRow, now: int, dead: AbstractSet[int]) -> Literal["alive", "silent", "dead"]:
+    if row.given_up or row.id in dead:
+        return "dead"
+    return "alive" if row.seen_at > now - _SILENT else "silent"
 
 
 def _possible(id: int) -> int:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 
 from oncue.clock import SECOND, Clock
 from oncue.job import Ack, Claimed, Failed, Outcome, Snoozed
+from oncue.logs import about
 from oncue.runner import Run, Runner, Why, describe
 
 log = logging.getLogger("oncue.worker")
 Settled = tuple[Claimed, Ack]
 _PART = 50
 _PACE_OVER = 20_000
+_LEAD = 6
 _MOST_SPARE = 1_000
 _AFTER_BUG = 60 * SECOND
 
@@ -24,7 +26,8 @@ class Places:
 
     ``recorded``: outcomes that stand in the database already, by the handlers' own transactions.
 
-    A little more than fits may be claimed: what the present pace starts within ``ahead`` (microseconds). ``delay``:
+    A little more than fits may be claimed: what the present pace starts within ``_LEAD`` times ``ahead``
+    (microseconds), at most half of it at a time, so that what is here lasts until the next half has come. ``delay``:
     the longest that an outcome waits for others, in seconds.
     """
 
@@ -57,7 +60,7 @@ class Places:
     @property
     def worthwhile(self) -> bool:
         """Whether there is room for a batch; a trickle of free places waits for the next outcomes instead."""
-        return self.room >= max(1, (self._concurrency + self._spare) // 4)
+        return self.room >= max(1, (self._concurrency + self._spare) // 3)
 
     def hand_in(self, now: int) -> list[Settled]:
         """Take the acks to write now, and learn the pace from how many there are."""
@@ -69,7 +72,7 @@ class Places:
         self._measured_at = now
         pace = len(entries) / passed
         self._pace = pace if passed > SECOND else self._pace + (pace - self._pace) * min(1.0, passed / _PACE_OVER)
-        self._spare = min(_MOST_SPARE, int(self._pace * self._ahead))
+        self._spare = min(_MOST_SPARE, int(self._pace * self._ahead * _LEAD))
         return entries
 
     def take(self, jobs: Sequence[Claimed]) -> None:
@@ -120,7 +123,8 @@ class Places:
         try:
             return await self._runner.run(run, now)
         except Exception as error:
-            log.exception("OnCue itself failed around job %s; the attempt counts as failed", run.job.id)
+            told = "OnCue itself failed around job %s; the attempt counts as failed"
+            log.exception(told, run.job.id, extra=about(run.job))
             return self._runner.settle(run, Failed(*describe(error), delay=_AFTER_BUG))
 
     def _finish(self, run: Run, ack: Ack) -> None:
@@ -130,6 +134,7 @@ class Places:
                 run.job.id,
                 run.job.attempt,
                 ack.outcome,
+                extra=about(run.job),
             )
             return
         del self.runs[run.job.id]
@@ -142,7 +147,7 @@ class Places:
     def _give_spare_back(self) -> None:
         """Give back what was claimed beyond the places where the running jobs turned out to be slow."""
         self._spare_timer = None
-        late = self._clock.now() - 2 * self._ahead
+        late = self._clock.now() - 2 * _LEAD * self._ahead
         while self._waiting and self._waiting[0].job.claimed_at < late:
             self._give_back(self._waiting.popleft(), "every place of the worker stayed busy")
         if self._waiting:
@@ -168,7 +173,8 @@ class Places:
     def give_up(self) -> None:
         """Give back the jobs whose handlers do not end."""
         for run in list(self.runs.values()):
-            log.error("job %s does not end at shutdown; it is given back while its handler may still run", run.job.id)
+            told = "job %s does not end at shutdown; it is given back while its handler may still run"
+            log.error(told, run.job.id, extra=about(run.job))
             run.leave()
             self._give_back(run, "shutdown")
 

@@ -11,9 +11,11 @@ import msgspec
 
 from oncue.clock import SECOND, Clock
 from oncue.cron import Cron, Every, jitter_us, missed, parse_schedule
+from oncue.errors import ConfigError
 from oncue.job import NewJob, WhenLate
 from oncue.store import ScheduleRow, Store
 from oncue.task import Call, Missed, Overlap
+from oncue.tracing import carried
 
 log = logging.getLogger("oncue.planner")
 _GRACE = SECOND
@@ -30,6 +32,16 @@ class Schedule:
     missed: Missed = "once"
     max_missed: int = 10
     jitter: float = 0.0
+
+
+def check_schedule(overlap: str, missed: str, max_missed: int, jitter: float) -> None:
+    """Raise ConfigError for options of a schedule that can't work."""
+    known = ("overlap", overlap, ("skip", "queue", "allow")), ("missed", missed, ("skip", "once", "all"))
+    for name, value, words in known:
+        if value not in words:
+            raise ConfigError(f"{name} is one of {', '.join(map(repr, words))}, not {value!r}.")
+    if max_missed < 1 or jitter < 0:
+        raise ConfigError(f"max_missed ({max_missed}) is at least 1 and jitter ({jitter}) at least 0 seconds.")
 
 
 class _Options(msgspec.Struct, omit_defaults=True):
@@ -162,6 +174,7 @@ class Planner:
             self._clock.now(),
             max_late=options.max_late,
             when_late=options.when_late,
+            metadata=carried(None, row.task),
             group=None if options.overlap == "allow" else f"cron:{row.name}",
             origin=f"cron:{row.name}",
             origin_ref=str(nominal),

@@ -15,12 +15,13 @@ import msgspec
 from oncue.clock import SECOND, Clock
 from oncue.completion import Completion
 from oncue.context import JobContext, enter
-from oncue.errors import InvalidJob, OnCueError
+from oncue.errors import InvalidJob, NodeError, OnCueError
 from oncue.job import Ack, Claimed, Completed, Failed, OnRetry, Outcome, Skipped, Snoozed, decide, lateness_verdict
 from oncue.limits import Policy
 from oncue.retry import Discard, Snooze
 from oncue.task import Task
 from oncue.threads import Threads
+from oncue.tracing import api, traced
 from oncue.unknown import UnknownTasks
 
 log = logging.getLogger("oncue.worker")
@@ -60,7 +61,7 @@ class Run:
             return
         self.why = why
         if self.context is not None:
-            self.context.cancelled = True
+            self.context.cancelled, self.context.stopped = True, why
             self.context.lease_lost = self.context.lease_lost or why == "lease lost"
         # A task that has not begun would never run its body: it sees ``why`` by itself.
         if self.task is not None and self.entered:
@@ -110,7 +111,8 @@ class Runner:
             outcome = await self._guarded(run, guard)
         if outcome is None:
             assert task is not None
-            outcome = await self._call(run, task)
+            call = self._call(run, task)
+            outcome = await (call if api() is None else traced(job, now, call))
             if run.completed is not None:
                 return await self._settle_completed(run, task, outcome)
         return self.settle(run, outcome)
@@ -298,7 +300,8 @@ def _completed(result: Any) -> Completed:
 def describe(error: BaseException) -> tuple[str, str]:
     """Return an error as one line, and its traceback (the last 16 KiB), both safe to store as text."""
     line = f"{type(error).__name__}: {_text(error)}"
-    trace = _storable("".join(traceback.format_exception(error)))
+    stack = error.stack if isinstance(error, NodeError) else None
+    trace = _storable(stack or "".join(traceback.format_exception(error)))
     return line[:2000], trace[-_MAX_TRACEBACK:]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
@@ -13,14 +13,14 @@ from oncue.clock import in_range, seconds_to_us, to_us
 from oncue.errors import InvalidJob, InvalidTime, PayloadTooLarge
 from oncue.job import Conflict, NewJob, WhenLate, WhileStarted
 from oncue.task import Call, checked_name, checked_whole, microseconds
+from oncue.tracing import RESERVED, UNTRACED, api, carried, scheduling
 
 Delay = float | timedelta
 MAX_ARGS = 262_144
 MAX_METADATA = 16_384
 
 
-@dataclass(frozen=True, slots=True)
-class Scheduled:
+class Scheduled(msgspec.Struct, frozen=True, gc=False):
     """A call with when and how it is to run: what ``schedule_many`` takes beside plain calls.
 
     The fields are the options of ``OnCue.schedule``, which explains them.
@@ -51,13 +51,28 @@ def due_time(now: int, delay: Delay | None, at: datetime | None) -> int:
     return now if delay is None else in_range(now + seconds_to_us(delay), delay)
 
 
+def traced_storing(calls: Sequence[Scheduled | Call[Any]]) -> AbstractContextManager[Any]:
+    """Return a context in which to store the jobs of these calls: its span is where their traces begin."""
+    if api() is None:
+        return UNTRACED
+    if len(calls) != 1:
+        return scheduling(f"{len(calls)} jobs")
+    # What is no call at all is refused when its job is made.
+    call: object = getattr(calls[0], "call", calls[0])
+    return scheduling(call.task.name if isinstance(call, Call) else "nothing")
+
+
 def new_job(wanted: Scheduled | Call[Any], now: int) -> NewJob:
     """Check a call and its options, and return the job to store.
 
     Raises InvalidTime, InvalidJob or PayloadTooLarge, each before anything is stored.
     """
-    if isinstance(wanted, Call):
-        return _plain(wanted, now)
+    job = _plain(wanted, now) if isinstance(wanted, Call) else _wanted(wanted, now)
+    job.metadata = carried(job.metadata, job.task)
+    return job
+
+
+def _wanted(wanted: Scheduled, now: int) -> NewJob:
     given: object = wanted
     if not isinstance(given, Scheduled) or not isinstance(given.call, Call):
         found = given.call if isinstance(given, Scheduled) else given
@@ -131,6 +146,8 @@ def _metadata(metadata: Mapping[str, Any] | None) -> str | None:
         text = msgspec.json.encode(dict(metadata)).decode()
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidJob(f"metadata can't be stored as JSON: {error}") from error
+    if RESERVED in metadata:
+        raise InvalidJob(f"metadata has the key {RESERVED!r}, which OnCue keeps for itself: choose another one.")
     if len(text.encode()) > MAX_METADATA:
         raise PayloadTooLarge(
             f"metadata takes {len(text.encode()):,} bytes as JSON; at most {MAX_METADATA:,} are stored."

@@ -9,13 +9,17 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from oncue.bridge import adopt_once, adopting
 from oncue.clock import SECOND, from_us
 from oncue.completion import Completion
 from oncue.drain import Drain, Drained
 from oncue.errors import StoreError
 from oncue.job import Ack, Claimed
 from oncue.lifespan import call_hook
+from oncue.logs import about
+from oncue.minutes import writing_minutes
 from oncue.planner import Planner
+from oncue.relay import carried
 from oncue.runner import Runner
 from oncue.sweeper import Sweeper, Swept
 from oncue.task import DiscardedJob
@@ -60,6 +64,7 @@ class Service:
                 plan=self.planner.run_once,
                 changed=app.sources.reconcile_changed,
                 settled=self._settled,
+                recorder=app.metrics,
             )
         self.sweeper = Sweeper(
             app.store,
@@ -68,12 +73,21 @@ class Service:
             retention=app.retention_us,
             plan=self.planner.run_once,
             reconcile=app.sources.reconcile,
+            upkeep=self._upkeep,
             settled=self._settled,
+            recorder=app.metrics,
         )
         self._hooks: set[asyncio.Future[None]] = set()
 
     async def _report(self, job: Claimed, value: dict[str, Any]) -> bool:
         return await self.app.store.progress(self._worker_id(), job, value)
+
+    async def _upkeep(self) -> int:
+        if not self.app.channels:
+            return 0
+        from oncue.conversation.upkeep import upkeep
+
+        return await upkeep(self.app.channels.values())
 
     def _worker_id(self) -> int:
         return self.worker.id if self.worker is not None else 0
@@ -85,24 +99,29 @@ class Service:
             self.app.results.ended()
         if ack.outcome == "retried":
             delay = (ack.scheduled_at - ack.finished_at) / SECOND
-            log.warning("job %s (%s): %s, again in %.1f s: %s", job.id, job.task, ack.reason, delay, ack.error)
+            told = "job %s (%s): %s, again in %.1f s: %s"
+            log.warning(told, job.id, job.task, ack.reason, delay, ack.error, extra=about(job))
         elif ack.state == "discarded":
-            log.error("job %s (%s) discarded: %s; last error: %s", job.id, job.task, ack.reason, ack.error)
+            told = "job %s (%s) discarded: %s; last error: %s"
+            log.error(told, job.id, job.task, ack.reason, ack.error, extra=about(job))
             if task is not None and task.options.on_discard is not None:
-                told = DiscardedJob(
+                given_up = DiscardedJob(
                     job.id, job.task, job.args, job.key, job.group, job.attempt, ack.reason or "", ack.error
                 )
-                hook = asyncio.ensure_future(call_hook(task.options.on_discard, told))
+                hook = asyncio.ensure_future(call_hook(task.options.on_discard, given_up))
                 self._hooks.add(hook)
                 hook.add_done_callback(self._hooks.discard)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every role until ``stop`` is set; the application must be open. Ends cleanly."""
-        async with self._opened():
+        app = self.app
+        relaying = carried(app.store, app.wake, app.clock, self.worker, app.sweep_us, stop)
+        counting = writing_minutes(app.store, app.clock, app.metrics)
+        async with self._opened(), counting, relaying, adopting(app), app.alerts.watching():
             sweeping = asyncio.create_task(self._sweep(stop))
             try:
                 if self.worker is not None:
-                    await self.worker.start()
+                    await self.worker.start(stop)
                     self.ready.set()
                     await self.worker.run(stop)
                 else:
@@ -117,7 +136,10 @@ class Service:
     async def sweep(self) -> Swept:
         """Do the sweeper's duties once; the application must be open. Raises a StoreError, or what a source raised."""
         async with self._opened():
-            return await self.sweeper.run_once()
+            try:
+                return await self.sweeper.run_once()
+            finally:
+                await self.app.alerts.run_once()
 
     async def drain(self, limit: int | None, seconds: float | None) -> Drained:
         """Sweep, then work until nothing is due or the budget is used up; see ``OnCue.drain``.
@@ -125,7 +147,8 @@ class Service:
         The application must be open, and this service made without a worker of its own.
         """
         app, began = self.app, time.monotonic()
-        async with self._opened():
+        async with self._opened(), writing_minutes(app.store, app.clock, app.metrics):
+            await adopt_once(app)
             await self._sweep_once()
             self.worker = drain = Drain(
                 app.store,
@@ -138,8 +161,10 @@ class Service:
                 plan=self.planner.run_once,
                 changed=app.sources.reconcile_changed,
                 settled=self._settled,
+                recorder=app.metrics,
             )
             await drain.drain(None if seconds is None else seconds - (time.monotonic() - began))
+            await app.alerts.run_once()
         left = await app.store.backlog(app.clock.now(), self.options.queue_names)
         next_due = None if left.next_due is None else from_us(left.next_due)
         return Drained(drain.ran, drain.failed, drain.skipped, left.remaining, next_due)

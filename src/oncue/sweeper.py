@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from oncue.clock import Clock
 from oncue.errors import StoreError
 from oncue.job import Ack, Claimed
+from oncue.metrics import Recorder
+from oncue.rescuer import Rescuer
 from oncue.store import Store
+from oncue.store.steps.watch import note
 from oncue.wake import Wake
 
 log = logging.getLogger("oncue.sweeper")
@@ -20,7 +23,7 @@ _PRUNE_MOST = 20
 @dataclass(frozen=True, slots=True)
 class Swept:
     """What one sweep did: jobs rescued, fires planned, blockers looked at again, source rows that made or moved
-    jobs, and finished jobs pruned."""
+    jobs, and rows pruned: finished jobs, and what conversations kept for long enough."""
 
     rescued: int = 0
     planned: int = 0
@@ -41,10 +44,14 @@ class Sweeper:
         retention: int | None,
         plan: Callable[[], Awaitable[int]],
         reconcile: Callable[[], Awaitable[int]],
+        upkeep: Callable[[], Awaitable[int]],
         settled: Callable[[Claimed, Ack], None] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
-        self._store, self._wake, self._clock, self._retention = store, wake, clock, retention
-        self._plan, self._reconcile, self._settled = plan, reconcile, settled
+        self._store, self._wake, self._clock = store, wake, clock
+        self._recorder = recorder or Recorder()
+        self._plan, self._reconcile, self._upkeep = plan, reconcile, upkeep
+        self._rescuer = Rescuer(store, clock, log, retention, settled, self._recorder)
 
     async def run_once(self) -> Swept:
         """Do all duties once and return what they changed.
@@ -52,6 +59,15 @@ class Sweeper:
         A duty that fails keeps none of the others from being done; the first error is raised in the end. Where the
         database itself fails, the rest would only wait for it, too: that StoreError is raised at once.
         """
+        try:
+            swept = await self._do_all()
+        except Exception:
+            self._recorder.swept(self._clock.now(), None)
+            raise
+        self._recorder.swept(self._clock.now(), asdict(swept).items())
+        return swept
+
+    async def _do_all(self) -> Swept:
         failures: list[Exception] = []
 
         async def duty(work: Callable[[], Awaitable[int]]) -> int:
@@ -63,26 +79,19 @@ class Sweeper:
                 failures.append(error)
                 return 0
 
-        rescued, planned = await duty(self._rescue), await duty(self._plan)
+        rescued, planned = await duty(self._rescuer.rescue), await duty(self._plan)
         reconciled, unblocked = await duty(self._reconcile), await duty(self._store.unblock)
-        swept = Swept(rescued, planned, unblocked, reconciled, await duty(self._prune))
+        pruned = await duty(self._prune) + await duty(self._upkeep)
+        now = self._clock.now()
+        await self._store.change(lambda: note("swept_at", now))
+        swept = Swept(rescued, planned, unblocked, reconciled, pruned)
         # Rewake: a hint for now has every worker of the process look for itself, whatever hints were lost before.
-        self._wake.hint(self._clock.now())
+        self._wake.hint(now)
         for also in failures[1:]:
             log.error("beside the first failure of the sweep: %s", also)
         if failures:
             raise failures[0]
         return swept
-
-    async def _rescue(self) -> int:
-        rescued = await self._store.rescue(self._clock.now(), self._retention)
-        for job, ack in rescued:
-            log.warning(
-                "job %s (%s) attempt %s: %s; it is now %s", job.id, job.task, job.attempt, ack.reason, ack.state
-            )
-            if self._settled is not None:
-                self._settled(job, ack)
-        return len(rescued)
 
     async def _prune(self) -> int:
         total = 0

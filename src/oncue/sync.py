@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from oncue.errors import InvalidJob
 from oncue.handle import JobHandle, handles
 from oncue.job import Cancelled
-from oncue.scheduling import Delay, Scheduled, due_time, new_job
+from oncue.scheduling import Delay, Scheduled, due_time, new_job, traced_storing
 from oncue.store.steps.insert import insert_jobs
 from oncue.store.steps.manage import cancel, reschedule
 from oncue.task import MAX_ID, Call, checked_name, checked_whole
@@ -39,12 +39,13 @@ class SyncOnCue:
 
     def schedule_many(self, calls: Sequence[Scheduled | Call[Any]], *, connection: Any = None) -> list[JobHandle[Any]]:
         """Store many calls in one transaction: the caller's where ``connection`` is given, else one of its own."""
-        now = self._now()
-        jobs = [new_job(one, now) for one in calls]
-        if not jobs:
-            return []
-        due = min(job.scheduled_at for job in jobs)
-        inserted = self._app.store.within_sync(connection, lambda: insert_jobs(jobs), due)
+        with traced_storing(calls):
+            now = self._now()
+            jobs = [new_job(one, now) for one in calls]
+            if not jobs:
+                return []
+            due = min(job.scheduled_at for job in jobs)
+            inserted = self._app.store.within_sync(connection, lambda: insert_jobs(jobs), due)
         # Also inside the caller's transaction: a hint too soon costs a look, one that is missing costs a sweep.
         self._app.wake.hint(min(one.scheduled_at for one in inserted))
         return handles(self._app, inserted, calls)

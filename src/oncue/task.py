@@ -82,8 +82,7 @@ class TaskOptions:
         return Rules(self.limit, self.group_limit, self.concurrency)
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[R_co]):
+class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
     """A task bound to its arguments, checked and encoded: what ``schedule`` takes."""
 
     task: Task[Any, R_co]
@@ -269,6 +268,17 @@ def checked_whole(name: str, value: object, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise InvalidJob(f"{name} is a whole number from {low:,} to {high:,}, not {value!r}.")
     return value
+
+
+def provided_type(function: Callable[[], Any]) -> type:
+    """Return the type that a generator under ``@app.provide`` yields. Raises ConfigError for what is no such one."""
+    made = typing.get_args(typing.get_type_hints(function).get("return"))
+    if not made or not (inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)):
+        raise ConfigError(
+            f"@app.provide takes a generator annotated AsyncIterator[Type] or Iterator[Type]; {function!r} is not."
+        )
+    kind: type = typing.get_origin(made[0]) or made[0]
+    return kind
 
 
 def as_decorator(make: Callable[[Callable[..., Any]], Task[Any, Any]]) -> TaskDecorator:

@@ -134,6 +134,13 @@ class Harness:
         """The clock's time, UTC."""
         return self.clock.moment
 
+    def node(self, task: Task[Any, Any], function: Callable[..., Any]) -> None:
+        """Have a function called, with the job's arguments, in place of the Node worker that runs a task's jobs.
+
+        It may be async; what it raises fails the attempt. No Redis is needed.
+        """
+        self.app.stand_ins = (self.app.stand_ins or {}) | {task.name: function}
+
     async def drain(self, limit: int | None = None) -> Drained:
         """Run what is due now, cron fires and sources included, until nothing is; the clock stands still.
 
@@ -348,5 +355,9 @@ async def run(app: OnCue, *, start: datetime = START, url: str | None = None) ->
         tempfile.TemporaryDirectory(prefix="oncue-", ignore_cleanup_errors=True) as folder,
         app.bound_to(url or f"sqlite:///{folder}/test.db", clock),
     ):
-        async with app:
-            yield Harness(app, clock)
+        app.stand_ins = {}
+        try:
+            async with app:
+                yield Harness(app, clock)
+        finally:
+            app.stand_ins = None

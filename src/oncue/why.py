@@ -8,6 +8,7 @@ from oncue.clock import SECOND, from_us
 from oncue.job import FINAL, GROUP, KEY
 from oncue.store import Store
 from oncue.store.choose import LIMIT
+from oncue.store.steps import operate
 from oncue.store.views import JobView, WorkerView
 
 _CAP = "cap:"
@@ -27,6 +28,7 @@ async def why(job: JobView, store: Store, now: int, workers: Sequence[WorkerView
     queue = next((queue for queue in await store.queues(now) if queue.name == job.queue), None)
     if queue is not None and queue.paused:
         reasons.append(f"its queue {job.queue!r} is paused (`oncue queues resume {job.queue}`)")
+    reasons += await _pauses(job, store)
     if (missing := lacking(job, workers)) is not None:
         reasons.append(missing)
     if not reasons:
@@ -60,17 +62,29 @@ def _running(job: JobView, now: int, workers: Sequence[WorkerView]) -> str:
             f"it runs {since}, on worker {job.worker}, which is not registered any more: the next sweep takes it back"
         )
     text = f"it runs {since}, on worker {holder.name}"
-    if holder.state != "alive":
+    if holder.given_up:
+        text += ", which was given up: it is taken back once the transaction ends that holds its row"
+    elif holder.state != "alive":
         text += f", which is {holder.state}: it is taken back when that worker's lease ends, or by the next sweep"
     if job.cancel:
         text += "; it was asked to stop"
     return text
 
 
+async def _pauses(job: JobView, store: Store) -> list[str]:
+    return [
+        f"its task {job.task!r} is paused by {pause.who} (`oncue tasks resume {job.task}`)"
+        for pause in await store.look(operate.paused_tasks)
+        if pause.name == job.task
+    ]
+
+
 async def _blocked(job: JobView, store: Store) -> str:
     name = job.blocked_by or ""
     if name == "restore":
         return "it came due before a backup was restored and is held for review (`oncue restored --list`)"
+    if name.startswith(operate.PAUSE):
+        return "; ".join(await _pauses(job, store)) or "its task was paused, and goes on by now"
     found = next((blocker for blocker in await store.blockers() if blocker.name == name), None)
     holder = await store.job(found.job) if found is not None and found.job is not None else None
     if name.startswith(_CAP):
@@ -98,6 +112,11 @@ def _owner(name: str) -> str:
     kind, _, rest = name.partition(":")
     owner, _, group = rest.partition(":group:")
     return f"{kind} {owner!r}" + (f", group {group!r}," if group else "")
+
+
+def near(us: int, now: int) -> str:
+    """Return a time as seen from ``now``, both in microseconds since the epoch: ``in 5 min``, ``3 h ago``."""
+    return f"in {seconds(us - now)}" if us >= now else f"{seconds(now - us)} ago"
 
 
 def seconds(us: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -14,10 +15,15 @@ from importlib.metadata import version
 import msgspec
 
 from oncue.clock import SECOND, Clock
+from oncue.doubts import Doubts
 from oncue.errors import ConfigError, StoreError
 from oncue.heartbeat import Heartbeat
 from oncue.job import Ack, Claimed
+from oncue.logs import about
+from oncue.looks import Looks
+from oncue.metrics import Recorder
 from oncue.places import Places
+from oncue.rescuer import Rescuer
 from oncue.runner import Runner
 from oncue.store import Claim, Claims, Store, WorkerRow
 from oncue.store.lock import LifeLock
@@ -29,7 +35,6 @@ _LONGEST_SLEEP = 60 * SECOND
 _LOOK_WHILE_STOPPING = 0.5
 # Another transaction holds the rows of these jobs; how long it will, nobody knows.
 _UNWRITTEN_PAUSE = 50_000
-_NOT_RESCUED_PAUSE = 200_000
 _WEIGHTS = (0.001, 1000)
 
 
@@ -110,6 +115,7 @@ class Worker:
         plan: Callable[[int], Awaitable[object]] | None = None,
         changed: Callable[[], Awaitable[object]] | None = None,
         settled: Callable[[Claimed, Ack], None] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.store, self.wake, self.clock, self.runner, self.options = store, wake, clock, runner, options
         self.id = 0
@@ -124,8 +130,11 @@ class Worker:
         self._armed: int | None = None
         self._hinted: int | None = None
         self._changed_elsewhere = False
-        self._doubtful: set[int] = set()
-        self._queues = options.queue_names
+        self._doubts = Doubts(store)
+        self.recorder = recorder or Recorder()
+        self._rescuer = Rescuer(store, clock, log, retention, settled, self.recorder)
+        self.looks = Looks(timers=wake.timers)
+        self.queues = options.queue_names
         self._shares = None if options.weights is None else Shares(options.weights)
         self._life: LifeLock | None = None
         self._heart: Heartbeat | None = None
@@ -136,23 +145,38 @@ class Worker:
         """Jobs that this worker holds now."""
         return len(self.places.runs)
 
-    async def start(self) -> None:
-        """Register, and take over at once from workers whose death is proved."""
-        await self._register()
-        keeper = self.store.lease_keeper()
-        self._heart = Heartbeat(keeper, self.clock, self._lease, self.options.silence, self._lease_is_lost)
-        await self._rescue()
+    async def start(self, stop: asyncio.Event | None = None) -> None:
+        """Register, and take over at once from workers whose death is proved.
+
+        A database that is away is tried again until ``stop`` is set; without it, raises a StoreError.
+        """
+        trouble = 0.0
+        while stop is None or not stop.is_set():
+            try:
+                if not self.id:
+                    await self._register()
+                await self._rescuer.rescue()
+                keeper = self.store.lease_keeper()
+                self._heart = Heartbeat(keeper, self.clock, self._lease, self.options.silence, self._lease_is_lost)
+                return
+            except StoreError as error:
+                if stop is None:
+                    raise
+                trouble = min(5.0, trouble * 2 or 0.1)
+                log.error("the worker could not start; again in %.1f s: %s", trouble, error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), trouble)
 
     async def _register(self) -> None:
         now = self.clock.now()
-        queues = None if self._queues is None else _json(self.options.weights or sorted(self._queues))
+        queues = None if self.queues is None else _json(self.options.weights or sorted(self.queues))
         row = WorkerRow(0, self.name, socket.gethostname(), os.getpid(), queues, now, now, now + self._lease)
         row.tasks, row.version = _json(sorted(self.runner.tasks)), version("oncue")
         self.id, self._life = await self.store.register(row)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set, then end cleanly: nothing that was claimed stays behind."""
-        if self._heart is None:
+        if self._heart is None and not stop.is_set():
             await self.start()
         unlisten = self.wake.listen(self._heard)
         unwatch = self.clock.watch(self._signal.set)
@@ -182,12 +206,19 @@ class Worker:
 
     async def _turn(self) -> bool:
         """Do one round; tell whether the next should follow without waiting."""
-        if self._changed_elsewhere and not self.places.acks and not self._due():
+        if self._changed_elsewhere and not self.places.acks and not self._due() and not self.looks.asked:
             self._changed_elsewhere = False
             if not await self.store.changed_elsewhere():
                 return False
         found = await self.run_once()
-        return found.more and self.places.worthwhile and not found.lease_lost
+        more = found.more and (self.looks.timers or self.looks.more)
+        return more and self.places.worthwhile and not found.lease_lost
+
+    def look(self) -> asyncio.Future[bool]:
+        """Have due jobs claimed; the answer is True once a claim was made that began after this call, or False."""
+        self._armed = self.clock.now()
+        self._signal.set()
+        return self.looks.ask()
 
     def _due(self) -> bool:
         return self._armed is None or self._armed <= self.clock.now()
@@ -196,7 +227,7 @@ class Worker:
         """Hand in what is finished, claim what is due, and arm the timer for what comes next."""
         now = self.clock.now()
         entries = self.places.hand_in(now)
-        room = 0 if self._stopping else self.places.room
+        room, asked = self.looks.begin(0 if self._stopping else self.places.room, acks=bool(entries))
         request = Claim(
             self.id,
             now,
@@ -204,7 +235,7 @@ class Worker:
             self._lease,
             room,
             [ack for _, ack in entries],
-            self._queues,
+            self.queues,
             self._shares,
             self.runner.unknown.names,
             retention=self._retention,
@@ -216,13 +247,17 @@ class Worker:
             found = await self.store.claim(request)
         except BaseException:
             self.places.acks[:0] = entries
-            self._doubtful.update(job.id for job, _ in entries)
+            self._doubts.add(job.id for job, _ in entries)
+            self.looks.failed(asked)
             raise
-        await self._settle_doubts(entries, found)
+        self.looks.made(asked, room, found, request.until)
+        await self._doubts.settle(self.id, entries, found)
         unwritten = set(found.unwritten)
         self.places.acks[:0] = [entry for entry in entries if entry[0].id in unwritten]
         recorded, self.places.recorded = self.places.recorded, []
-        self._after_acks([entry for entry in entries if entry[0].id not in unwritten] + recorded, found)
+        settled = [entry for entry in entries if entry[0].id not in unwritten] + recorded
+        self.recorder.round(self.id, now, settled, found)
+        self._after_acks(settled, found)
         if self._shares is not None:
             self._shares = self._shares.after(job.queue for job in found.jobs)
         self.places.take(found.jobs)
@@ -232,36 +267,12 @@ class Worker:
             raise found.trouble
         return found
 
-    async def _settle_doubts(self, entries: list[tuple[Claimed, Ack]], found: Claims) -> None:
-        """What was handed in before, when the connection broke, may have come through then: it isn't lost."""
-        doubtful = self._doubtful.intersection(found.lost)
-        self._doubtful.difference_update(job.id for job, _ in entries)
-        if found.trouble is not None:
-            self._doubtful.update(found.unwritten)
-        for _, ack in entries:
-            if ack.id in doubtful and await self._is_recorded(ack):
-                found.lost.remove(ack.id)
-
-    async def _is_recorded(self, ack: Ack) -> bool:
-        mine = (self.id, ack.attempt, ack.outcome)
-        try:
-            job = await self.store.job(ack.id)
-            if job is not None and (job.worker, job.attempt, job.outcome) == mine:
-                return True
-            return any((one.worker, one.attempt, one.outcome) == mine for one in await self.store.attempts(ack.id))
-        except StoreError:
-            return False
-
     def _after_acks(self, entries: list[tuple[Claimed, Ack]], found: Claims) -> None:
         lost = set(found.lost)
         for job, ack in entries:
             if job.id in lost:
-                log.warning(
-                    "job %s attempt %s: its outcome (%s) came too late; the job had been taken back",
-                    job.id,
-                    job.attempt,
-                    ack.outcome,
-                )
+                told = "job %s attempt %s: its outcome (%s) came too late; the job had been taken back"
+                log.warning(told, job.id, job.attempt, ack.outcome, extra=about(job))
             elif self._settled is not None:
                 self._settled(job, ack)
         for id in found.cancel:
@@ -279,8 +290,11 @@ class Worker:
             await self._register()
             self._signal.set()
         times = [now + _LONGEST_SLEEP]
-        if found.others_until is not None:
-            times.append(await self._after_others(found.others_until, now))
+        if (others := await self._rescuer.after(found, now)) is not None:
+            if others == now:
+                # Put back just now and due, and no delivery may tell of it: BullMQ may have told of it before.
+                self.looks.more = True
+            times.append(others)
         if found.next_fire is not None and found.next_fire <= now + self._ahead and self._plan is not None:
             await self._plan(now + self._ahead)
             self._signal.set()
@@ -290,7 +304,7 @@ class Worker:
         if found.lease_lost:
             # Not the signal alone here either: nothing was looked for under the new id yet.
             times.append(now)
-        if found.next_eligible is not None and self.places.room > 0:
+        if found.next_eligible is not None and self.places.room > 0 and self.looks.timers:
             times.append(found.next_eligible - self._ahead)
         if found.unwritten:
             times.append(now + _UNWRITTEN_PAUSE)
@@ -300,26 +314,6 @@ class Worker:
         if found.next_fire is not None:
             times.append(found.next_fire - self._ahead)
         self._arm(min(times))
-
-    async def _after_others(self, until: int, now: int) -> int:
-        """Take over from workers whose lease ended at ``until``, once it has; return when to look again."""
-        if until >= now:
-            return until + 1
-        if await self._rescue():
-            self._signal.set()
-            return now
-        # Another was first, or their jobs are held.
-        return now + _NOT_RESCUED_PAUSE
-
-    async def _rescue(self) -> int:
-        rescued = await self.store.rescue(self.clock.now(), self._retention)
-        for job, ack in rescued:
-            log.warning(
-                "job %s (%s) attempt %s: %s; it is now %s", job.id, job.task, job.attempt, ack.reason, ack.state
-            )
-            if self._settled is not None:
-                self._settled(job, ack)
-        return len(rescued)
 
     def _arm(self, when: int) -> None:
         if self._timer is not None:
@@ -332,6 +326,8 @@ class Worker:
         if due is None:
             self._changed_elsewhere = True
             self._signal.set()
+            return
+        if not self.looks.timers and due > self.clock.now():
             return
         self._hinted = due if self._hinted is None else min(self._hinted, due)
         if self._armed is None or due - self._ahead < self._armed:
@@ -348,6 +344,7 @@ class Worker:
             len(self.places.acks),
         )
         self.id = 0
+        self.recorder.leases_lost += 1
         self.places.lose()
         if self._life is not None:
             self._life.release()
@@ -357,6 +354,7 @@ class Worker:
     async def stop(self) -> None:
         """End: let running jobs finish within the grace, stop the others and give them back, then sign off."""
         self._stopping = True
+        self.looks.close()
         self.places.give_waiting_back()
         await self._drain(self.options.grace)
         self.places.stop_all("shutdown")

@@ -227,6 +227,17 @@ async def test_huge_arguments_and_metadata_are_refused_with_size_and_limit(app: 
     assert _stored(app) == 1
 
 
+async def test_a_list_of_jobs_takes_one_state_or_several_and_no_other_word(app: OnCue) -> None:
+    async with app:
+        made = await app.schedule(app.tasks["echo"].call(1), delay=3600)
+        one: Any = "scheduled"
+        for state in (one, [one], (one, "running")):
+            assert [job.id for job in await app.jobs.list(state=state)] == [made.id]
+        for wrong in ("failed", ["scheduled", "failed"]):
+            with pytest.raises(errors.InvalidJob, match="state is one of 'scheduled', .*, or several, not 'failed'"):
+                await app.jobs.list(state=wrong)  # type: ignore[arg-type]
+
+
 NAMES = ["", "before\0after", "half a \ud83d face", "x" * 256, "line\nbreak", 7, b"bytes"]
 
 

@@ -18,7 +18,7 @@ from tests.callers.kinds import KINDS, Caller
 CHANNEL = "oncue_oncue"
 
 
-@pytest.fixture(params=databases.POSTGRES[:1])
+@pytest.fixture(params=databases.NEWEST)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database with OnCue's tables, and a table of the caller's."""
     with databases.database(request.param, tmp_path) as made:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from oncue.store.sqlite.schema import VERSION
 from tests.cli.conftest import Start
 from tests.cli.stage import SECRET, Stage
 
@@ -28,7 +29,9 @@ def found(answer: dict[str, Any], name: str) -> str:
 
 
 async def test_with_a_worker_alive_all_is_well(stage: Stage) -> None:
-    async with stage.load()["app"].worker():
+    app = stage.load()["app"]
+    await app.drain()
+    async with app.worker():
         done = await asyncio.to_thread(stage.apart, "doctor", "trial:app", "--json", CRON_SECRET=SECRET)
         plain = await asyncio.to_thread(stage.apart, "doctor", CRON_SECRET=SECRET)
     answer = json.loads(done.stdout)
@@ -36,9 +39,10 @@ async def test_with_a_worker_alive_all_is_well(stage: Stage) -> None:
     told = {name: level for name, level in levels(answer).items() if name != "disk"}
     assert set(told.values()) == {"ok"}, answer
     expected = {"cron secret", "database", "journal", "durability", "writing", "wake", "workers", "schedules", "code"}
+    expected |= {"sweeper", "queues", "paused tasks", "running long", "tokens"}
     assert set(told) >= expected
     assert done.returncode == (0 if answer["ok"] else 1)
-    assert f"ok    database: {stage.database}, schema version 1" in plain.stdout.splitlines()
+    assert f"ok    database: {stage.database}, schema version {VERSION}" in plain.stdout.splitlines()
 
 
 def test_without_a_database_it_says_so_and_makes_none(stage: Stage) -> None:

@@ -49,12 +49,22 @@ def test_a_module_that_cannot_be_read_is_shown_too(stage: Stage) -> None:
     assert "SyntaxError" in done.stderr.splitlines()[-1]
 
 
-def test_an_error_that_oncue_raises_in_the_module_names_the_line(stage: Stage) -> None:
-    (stage.folder / "wrong.py").write_text("from oncue import OnCue\napp = OnCue('mysql://host/db')\n")
-    done = stage.apart("worker", "wrong:app")
+@pytest.mark.parametrize(
+    ("imported", "made", "told"),
+    [
+        ("from oncue import OnCue", "OnCue('mysql://host/db')", "No store for the URL"),
+        ("from oncue.whatsapp import WhatsApp", "WhatsApp()", "WHATSAPP_TOKEN is not set"),
+    ],
+)
+def test_an_error_that_oncue_raises_in_the_module_is_one_line_that_names_the_line(
+    stage: Stage, imported: str, made: str, told: str
+) -> None:
+    (stage.folder / "wrong.py").write_text(f"{imported}\napp = {made}\n")
+    done = stage.apart("worker", "wrong:app", WHATSAPP_TOKEN="")
     assert done.returncode == 1
-    assert 'wrong.py", line 2' in done.stderr
-    assert "No store for the URL" in done.stderr.splitlines()[-1]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: Module 'wrong' can't be imported: {told}")
+    assert line.endswith("(wrong.py, line 2)")
 
 
 def test_a_driver_that_is_not_installed_is_one_line(stage: Stage) -> None:

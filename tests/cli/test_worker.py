@@ -60,6 +60,26 @@ async def test_a_worker_of_one_queue_leaves_the_others_alone(stage: Stage, start
         assert left.state == "scheduled"
 
 
+@pytest.mark.parametrize(
+    ("own", "then"), [("", 10_000), ("gc.set_threshold(0)", 0), ("gc.set_threshold(20_000)", 20_000)]
+)
+async def test_a_worker_looks_for_garbage_less_often_unless_the_application_says_when(
+    stage: Stage, start: Start, own: str, then: int
+) -> None:
+    task = "@app.task(name='garbage')\nasync def garbage() -> int:\n    return gc.get_threshold()[0]\n"
+    source = f"import gc\nfrom oncue import OnCue\n{own}\napp = OnCue()\n{task}"
+    (stage.folder / "tidy.py").write_text(source)
+    start("worker", "tidy:app").says("ready")
+    app = stage.app()
+
+    @app.task(name="garbage")
+    async def garbage() -> int:
+        return -1
+
+    async with app:
+        assert await (await app.schedule(garbage.call())).result(timeout=60) == then
+
+
 def test_the_log_is_readable_unless_the_application_set_one_up(stage: Stage, start: Start) -> None:
     worker = start("worker", "trial:app")
     assert re.search(r"^\d{4}-\d\d-\d\d .* INFO +oncue\.planner: schedule nightly added", worker.says("nightly"))

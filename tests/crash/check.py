@@ -36,6 +36,8 @@ class Verdict:
     damage: list[str] = field(default_factory=list)
     promised: int = 0
     again: int = 0
+    retried: int = 0
+    """So many of the runs again were asked for by a handler; a death or a silence explains the others."""
 
     @property
     def wrong(self) -> dict[str, list[str]]:
@@ -113,6 +115,7 @@ def judge(ledger: Path, database: Path | str) -> Verdict:
         damage=_damage(database),
         promised=len(promised),
         again=sum(max(0, len(found) - 1) for found in starts.values()),
+        retried=sum(line.event == "failed" for line in lines),
     )
 
 

@@ -8,11 +8,15 @@ import msgspec
 
 
 class Orders(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What one process is to do. Times in seconds. ``database``: SQLite's file, or PostgreSQL's URL."""
+    """What one process is to do. Times in seconds. ``database``: SQLite's file, or PostgreSQL's URL.
+
+    ``wake``: the URL of a Redis server, or "" for what the database does by itself.
+    """
 
     role: str
     folder: str
     database: str
+    wake: str = ""
     lease: float = 10.0
     concurrency: int = 200
     sweep: float = 3600.0

@@ -9,7 +9,7 @@ import sqlite3
 from datetime import timedelta
 from typing import Any
 
-from oncue import OnCue
+from oncue import OnCue, Scheduled
 from oncue.errors import StoreError
 from oncue.handle import JobHandle
 from oncue.task import Call
@@ -86,6 +86,26 @@ class Producer:
             await self._mixed(token, rng)
         except (StoreError, *theirs) as error:
             self.ledger.write("unsure", token, note=f"{type(error).__name__}: {error}")
+
+    async def _crowd(self, token: str, rng: random.Random) -> None:
+        """A hundred of all kinds in one transaction, due over some seconds."""
+        jobs = {f"{token}.{number}": self._of_crowd(f"{token}.{number}", number, rng) for number in range(100)}
+        for one, handle in zip(jobs, await self.app.schedule_many(list(jobs.values())), strict=True):
+            self._promised(one, handle.scheduled_at.timestamp())
+
+    def _of_crowd(self, token: str, number: int, rng: random.Random) -> Scheduled:
+        tasks = self.app.tasks
+        how: dict[str, Any] = {}
+        if number == 0:
+            call = tasks["limited"].call(token)
+        elif number < 5:
+            call = tasks["capped"].call(token)
+        elif number < 10:
+            call = tasks["flaky"].call(token, rng.randrange(1, 3))
+        else:
+            call = tasks["work"].call(token, rng.uniform(0, 0.03))
+            how = rng.choice(({}, {"key": token}, {"group": f"crowd-{rng.randrange(8)}"}))
+        return Scheduled(call, delay=rng.uniform(3, 9), priority=rng.randrange(-2, 3), **how)
 
     async def _single(self, token: str, rng: random.Random) -> None:
         group = rng.choice([None, "lane-0", "lane-1", "lane-2"])

@@ -61,6 +61,7 @@ class Program:
         self.gate = self.folder / "gate"
         self.app = OnCue(
             orders.url,
+            wake=orders.wake or None,
             # PostgreSQL keeps the time, and the judge compares with this machine's: the server runs on it.
             clock=None if orders.on_postgres else self.clock,
             sweep=orders.sweep,
@@ -207,6 +208,13 @@ def _small_disk(program: Program) -> None:
     ConnectionThread._transaction = limited  # type: ignore[method-assign]
 
 
+def _stalled_soon() -> None:
+    """What a killed worker had from BullMQ is delivered again after seconds, so that a test can wait for it."""
+    from oncue.wake import bullmq
+
+    bullmq._WORKER |= {"lockDuration": 3_000, "stalledInterval": 3_000}
+
+
 def _deaf(*args: Any) -> None:
     raise OSError("no inotify in this test")
 
@@ -216,6 +224,8 @@ async def main() -> None:
     logging.basicConfig(format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s", level=logging.INFO)
     program = Program(msgspec.json.decode(sys.argv[1], type=Orders))
     _small_disk(program)
+    if program.orders.wake:
+        _stalled_soon()
     if program.orders.deaf:
         from oncue.wake import watch
 

@@ -22,8 +22,8 @@ from tests.crash.orders import Orders
 
 # Replays what a run has printed.
 SEED = int(os.environ.get("ONCUE_CRASH_SEED", "20261124"))
-# Half of it for SQLite, half for PostgreSQL.
-SOAK = float(os.environ.get("ONCUE_SOAK_MINUTES", "0")) * 60 / 2
+# A third of it for SQLite, one for PostgreSQL, one for Redis beside both.
+SOAK = float(os.environ.get("ONCUE_SOAK_MINUTES", "0")) * 60 / 3
 ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 40.0
 _LOOK = 0.005

@@ -23,11 +23,14 @@ from pathlib import Path
 from queue import Empty, Queue
 
 from tests import pg
-from tests.docs.snippets import BadPage, Block, commands, read, ready_text
+from tests.docs.snippets import ALONE, BadPage, Block, commands, read, ready_text, with_free_ports
+from tests.nodejs import FOLDER, install
+from tests.valkey import VALKEY, Server
 
-COMMAND_SECONDS = 60
-READY_SECONDS = 30
+COMMAND_SECONDS = 120
+READY_SECONDS = 60
 STOP_SECONDS = 20
+_SHOWN = 60
 
 
 def prepare_environment() -> None:
@@ -74,6 +77,13 @@ class Started:
                 raise BadPage(f"{self.block.where}: it never printed {text!r}, but:\n{''.join(self.lines)}")
             self.lines.append(line)
 
+    def said(self) -> list[str]:
+        """Return all that it has printed, once it has ended."""
+        with contextlib.suppress(Empty):
+            while (line := self._queue.get(timeout=STOP_SECONDS)) is not None:
+                self.lines.append(line)
+        return self.lines
+
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -110,6 +120,13 @@ class Page:
         """Do what a block says. Raises whatever shows that it isn't so."""
         if block.verb == "postgres":
             os.environ["DATABASE_URL"] = self.databases.enter_context(pg.running().database()).dsn
+        elif block.verb == "redis":
+            os.environ["REDIS_URL"] = self.databases.enter_context(Server(VALKEY)).url
+        elif block.verb == "node":
+            install()
+            Path("node_modules").symlink_to(FOLDER / "node_modules")
+        elif block.verb == "stop":
+            self.stop()
         elif block.verb == "file":
             Path(block.argument).parent.mkdir(parents=True, exist_ok=True)
             Path(block.argument).write_text(block.text + "\n", encoding="utf-8")
@@ -123,6 +140,11 @@ class Page:
         elif block.verb == "run":
             for command, shown in commands(block):
                 self._command(block, command, shown)
+
+    def stop(self) -> None:
+        """Stop what was started, the latest first. Raises BadPage for what doesn't end, or ends with an error."""
+        while self.started:
+            self.started.pop().stop()
 
     def _python(self, block: Block) -> None:
         # The empty lines make tracebacks point into the page.
@@ -157,7 +179,7 @@ async def _awaited(function: types.FunctionType) -> None:
 
 def run(page: Path) -> int:
     """Run a page in a new temporary folder; return how many blocks were run."""
-    blocks = read(page.resolve())
+    blocks = with_free_ports(read(page.resolve()))
     prepare_environment()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), asyncio.Runner() as runner:
         sys.path.insert(0, folder)
@@ -165,17 +187,23 @@ def run(page: Path) -> int:
         try:
             for block in blocks:
                 state.do(block)
-            while state.started:
-                state.started.pop().stop()
+            state.stop()
+        except Exception:
+            for left in state.started:
+                left.kill()
+                print(f"{left.block.where} said:\n{''.join(left.said()[-_SHOWN:])}", file=sys.stderr)
+            raise
         finally:
             for left in state.started:
                 left.kill()
             state.databases.close()
-    return sum(block.verb not in {"skip", "postgres"} for block in blocks)
+    return sum(block.verb not in {"skip", *ALONE} for block in blocks)
 
 
 def main() -> None:
     """Run the pages that the command line names."""
+    # What was started is in sessions of its own, and would outlive a runner that is just ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for name in sys.argv[1:]:
         try:
             print(f"{name}: {run(Path(name))} blocks run")

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
 import shlex
+import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 RUN = frozenset({"python", "bash", "console"})
+# Comments that stand for themselves, without a block.
+ALONE = frozenset({"postgres", "redis", "node", "stop"})
 # Other names of the languages above: a block that used one would quietly not be run.
 DISGUISES = frozenset({"", "py", "python3", "pycon", "sh", "shell", "zsh", "shell-session"})
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<info>[^`]*)$")
 _COMMENT = re.compile(r"^<!-- snippet: (?P<verb>\w+)\s*(?P<rest>.*?)(?P<end>-->)?$")
+
+_PORT = re.compile(r"--port[ =](\d{4,5})\b")
+_NUMBER = re.compile(r"\b\d{4,5}\b")
 
 
 class BadPage(Exception):
@@ -23,13 +31,13 @@ class BadPage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One thing to do: a fenced block, a hidden set-up in Python, or a database to provide."""
+    """One thing to do: a fenced block, a hidden set-up in Python, a service to provide, or what was started to stop."""
 
     page: Path
     line: int
     language: str
     text: str
-    verb: str = "run"  # run | skip | file | starts | setup | postgres
+    verb: str = "run"  # run | skip | file | starts | setup | stop | postgres | redis | node
     argument: str = ""
 
     @property
@@ -63,8 +71,8 @@ def _blocks(page: Path, lines: list[str]) -> Iterator[Block]:
             end = at if comment["end"] else _find(page, lines, at, "-->")
             yield Block(page, at + 1, "python", "\n".join([comment["rest"], *lines[at + 1 : end]]), "setup")
             at = end
-        elif comment and comment["verb"] == "postgres" and comment["end"] and not comment["rest"]:
-            yield Block(page, at + 1, "", "", "postgres")
+        elif comment and comment["verb"] in ALONE and comment["end"] and not comment["rest"]:
+            yield Block(page, at + 1, "", "", comment["verb"])
         elif comment:
             if comment["verb"] not in {"file", "starts"} or not comment["end"] or not comment["rest"]:
                 raise BadPage(f"{page}:{at + 1}: {lines[at]!r} is not a known comment: see CONTRIBUTING.md")
@@ -98,6 +106,24 @@ def _block(page: Path, line: int, info: str, text: str, pending: tuple[str, str]
     if verb == "run" and language not in RUN:
         verb = "skip"
     return Block(page, line, language, text, verb, argument)
+
+
+def with_free_ports(blocks: list[Block]) -> list[Block]:
+    """Replace each port that a block names with ``--port`` by a free one, in all blocks: pages run beside others."""
+    ports = {port for block in blocks if block.verb in {"run", "starts"} for port in _PORT.findall(block.text)}
+    free: dict[str, str] = {}
+    while len(free) < len(ports):
+        # Below what systems give to whoever asks for any port, so that nobody is given it meanwhile.
+        found = random.randrange(20_000, 30_000)
+        if str(found) not in free.values() and _is_free(found):
+            free[sorted(ports)[len(free)]] = str(found)
+    return [replace(block, text=_NUMBER.sub(lambda one: free.get(one[0], one[0]), block.text)) for block in blocks]
+
+
+def _is_free(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False
 
 
 def commands(block: Block) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,14 @@ time.sleep(60)
 ```bash
 exec python tool.py
 ```
+<!-- snippet: starts "stay" -->
+```bash
+trap 'echo gone > gone; exit 0' TERM; echo stay; sleep 60 & wait
+```
+<!-- snippet: stop -->
+```bash
+test -e gone
+```
 ```console
 $ echo one two
 one ...
@@ -59,7 +68,7 @@ assert y == 22 and asyncio
 def test_a_good_page_runs_in_order_with_one_namespace(tmp_path: Path) -> None:
     code, out = result(tmp_path / "p.md", GOOD)
     assert code == 0, out
-    assert "6 blocks run" in out
+    assert "8 blocks run" in out
 
 
 POSTGRES = """
@@ -98,6 +107,38 @@ assert "DATABASE_URL" not in os.environ
 ```
 """
     code, out = result(tmp_path / "p.md", text)
+    assert code == 0, out
+
+
+def test_where_a_page_fails_it_shows_what_its_started_commands_said(tmp_path: Path) -> None:
+    text = """
+<!-- snippet: starts "ready" -->
+```bash
+echo ready; echo the reason; touch done; exec sleep 60
+```
+```bash
+until test -e done; do :; done; false
+```
+"""
+    code, out = result(tmp_path / "p.md", text)
+    assert code == 1
+    assert "said:\nready\nthe reason" in out
+
+
+def test_a_port_that_a_page_names_need_not_be_free(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = f"""
+<!-- snippet: starts "HTTP" -->
+```bash
+set -- --port {port}
+exec python -m http.server --bind 127.0.0.1 "$2"
+```
+```bash
+curl -sf http://127.0.0.1:{port}/ | grep Directory
+```
+"""
+        code, out = result(tmp_path / "p.md", text)
     assert code == 0, out
 
 

@@ -15,6 +15,7 @@ import time
 from oncue import Limit, OnCue, Scheduled, current_job
 from oncue.job import Failed, NewJob, Snoozed
 from oncue.limits import Policy, Rules
+from oncue.store import Claim
 from oncue.worker import WorkerOptions
 from tests.databases import Backend
 from tests.store.kit import LEASE, Bench, S, job
@@ -197,7 +198,8 @@ async def test_bounded_recovery(app: OnCue) -> None:
         dead = Bench(app.store, app.clock)  # type: ignore[arg-type]
         lost = await dead.worker("dead", lease=S // 2)
         handle = await app.schedule(t.call())
-        assert [one.id for one in await dead.claim(lost)] == [handle.id]
+        claim = Claim(lost, dead.now, dead.now, S // 2, count=9)
+        assert [one.id for one in (await app.store.claim(claim)).jobs] == [handle.id]
         async with app.worker(WorkerOptions(name="heir")):
             await handle.result(timeout=60)
         assert runs == [2]

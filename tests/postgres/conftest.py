@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
+from oncue.store import open_store
 from tests import pg
+from tests.databases import NEWEST, POSTGRES, Backend, database
+from tests.store.kit import Bench, HandClock
 
 PASSWORD = "only-for-tests"
 
@@ -43,6 +47,10 @@ class Base:
         return parts._replace(netloc=f"{role}:{PASSWORD}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
+# For commands and waits that are the same on every version.
+on_the_newest = pytest.mark.parametrize("base", [int(kind.removeprefix("postgres")) for kind in NEWEST], indirect=True)
+
+
 @pytest.fixture(params=sorted({pg.OLDEST, pg.NEWEST}))
 def base(request: pytest.FixtureRequest) -> Iterator[Base]:
     with pg.running(request.param).database() as made:
@@ -62,3 +70,21 @@ def role(base: Base) -> Iterator[Callable[[], str]]:
     yield make
     for name in made:
         base.run(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
+
+
+@pytest.fixture(params=POSTGRES)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    with database(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def bench(backend: Backend) -> AsyncIterator[Bench]:
+    clock = HandClock()
+    store = open_store(backend.url, clock)
+    await store.open()
+    made = Bench(store, clock)
+    yield made
+    for life in made.lives.values():
+        life.release()
+    await store.close()

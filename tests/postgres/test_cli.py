@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.stage import APP, Running, Stage, environment
-from tests.postgres.conftest import PASSWORD, Base
+from tests.postgres.conftest import PASSWORD, Base, on_the_newest
+
+pytestmark = on_the_newest
 
 
 @pytest.fixture

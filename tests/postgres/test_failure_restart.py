@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from oncue import OnCue
 from oncue.errors import StoreUnavailable
+from oncue.service import Service
+from oncue.worker import WorkerOptions
 from tests import pg
-from tests.postgres.failure import Ledger, application, note, rows, working
+from tests.postgres.failure import Ledger, application, note, rows, said, working
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +95,56 @@ async def test_a_server_that_stays_away_is_said_after_busy_timeout(server: pg.Se
                 await asyncio.to_thread(server.start)
             handle = await app.schedule(note(app, 2))
             assert rows(database.dsn, "SELECT id FROM oncue_job") == [(handle.id,)]
+
+
+@pytest.mark.parametrize("step", ["register", "rescue"])
+async def test_a_server_that_goes_away_while_a_worker_starts_is_waited_for(
+    server: pg.Server, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, stop = Ledger(), asyncio.Event()
+    with server.database() as database:
+        app = application(database.dsn, ledger, busy_timeout=0.3)
+        async with app:
+            await app.schedule(note(app, 1))
+            service = Service(app, WorkerOptions())
+            assert service.worker is not None
+            # The sweep rescues, too: it is the worker's own that must fail.
+            owner = app.store if step == "register" else service.worker._rescuer
+            go_on = getattr(owner, step)
+
+            async def go_away(*args: Any) -> Any:
+                monkeypatch.setattr(owner, step, go_on)
+                await asyncio.to_thread(server.stop)
+                return await go_on(*args)
+
+            monkeypatch.setattr(owner, step, go_away)
+            with said("oncue.worker", "could not start; again in") as told:
+                run, heard = asyncio.create_task(service.run(stop)), asyncio.create_task(told.wait())
+                await asyncio.wait({run, heard}, return_when=asyncio.FIRST_COMPLETED)
+                heard.cancel()
+            await asyncio.to_thread(server.start)
+            assert told.is_set()
+            await ledger.until(lambda: ledger.of("ran") == [1])
+            assert len(await app.store.workers()) == 1
+            stop.set()
+            await run
+            assert await app.store.workers() == []
+
+
+async def test_a_worker_that_is_stopped_while_it_waits_for_the_server_ends(server: pg.Server) -> None:
+    with server.database() as database:
+        app = application(database.dsn, Ledger(), busy_timeout=0.3)
+        stop = asyncio.Event()
+        async with app:
+            worker = Service(app, WorkerOptions()).worker
+            assert worker is not None
+            await asyncio.to_thread(server.stop)
+            try:
+                with said("oncue.worker", "could not start; again in") as told:
+                    start = asyncio.create_task(worker.start(stop))
+                    await told.wait()
+                stop.set()
+                await start
+                await worker.run(stop)
+            finally:
+                await asyncio.to_thread(server.start)

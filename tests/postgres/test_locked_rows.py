@@ -2,57 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import asyncpg
-import psycopg
 import pytest
 
 from oncue.errors import StoreBusy
 from oncue.limits import Limit, Policy, Rules
-from oncue.store import open_store
-from oncue.store.postgres import PostgresStore
-from tests.databases import POSTGRES, Backend, database
-from tests.store.kit import Bench, HandClock, job
-
-
-@pytest.fixture(params=POSTGRES)
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    with database(request.param, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def bench(backend: Backend) -> AsyncIterator[Bench]:
-    clock = HandClock()
-    store = open_store(backend.url, clock)
-    await store.open()
-    made = Bench(store, clock)
-    yield made
-    for life in made.lives.values():
-        life.release()
-    await store.close()
-
-
-@contextmanager
-def holding(backend: Backend, sql: str, *args: Any) -> Iterator[psycopg.Connection[Any]]:
-    """An application's open transaction that did this, and is rolled back in the end."""
-    with psycopg.connect(backend.url, options="-c search_path=oncue,public -c statement_timeout=10s") as conn:
-        conn.execute(sql, args)
-        yield conn
-        conn.rollback()
-
-
-def locked(backend: Backend, *ids: int) -> Any:
-    return holding(backend, "SELECT id FROM oncue_job WHERE id = ANY (%s) FOR UPDATE", list(ids))
-
-
-def postgres(bench: Bench) -> PostgresStore:
-    assert isinstance(bench.store, PostgresStore)
-    return bench.store
+from tests.databases import Backend
+from tests.postgres.held import holding, locked, postgres
+from tests.store.kit import Bench, job
 
 
 async def test_jobs_that_were_claimed_are_handed_out_where_the_rest_of_the_claim_fails(

@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
-
 from oncue.limits import Policy, Rules
-from oncue.store import open_store
-from tests.databases import POSTGRES, database
-from tests.store.kit import Bench, HandClock, job
-
-
-@pytest.fixture(params=POSTGRES[:1])
-async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    with database(request.param, tmp_path) as backend:
-        clock = HandClock()
-        store = open_store(backend.url, clock)
-        await store.open()
-        made = Bench(store, clock)
-        yield made
-        for life in made.lives.values():
-            life.release()
-        await store.close()
+from tests.databases import Backend
+from tests.postgres.held import locked
+from tests.store.kit import Bench, job
 
 
 async def test_its_place_under_a_cap_is_free_at_once(bench: Bench) -> None:
@@ -37,3 +19,18 @@ async def test_its_place_under_a_cap_is_free_at_once(bench: Bench) -> None:
     await bench.ask(unaware, count=0, holding=frozenset(), policy=policy)
     assert await bench.store.cancel(bench.now, None, id=first, key=None) == "prevented"
     assert await bench.ids(worker, policy=policy) == [second]
+
+
+async def test_one_that_others_hold_keeps_nobody_waiting_and_is_given_back_after_the_next_sweep(
+    bench: Bench, backend: Backend
+) -> None:
+    unaware, worker = await bench.worker(), await bench.worker()
+    ids = await bench.add(job(), job())
+    assert await bench.ids(unaware) == ids
+    await bench.store.rescue(bench.now, None)
+    with locked(backend, ids[0]):
+        assert not (await bench.ask(unaware, count=0, holding=frozenset())).unwritten
+        assert await bench.ids(worker) == [ids[1]]
+    await bench.store.rescue(bench.now, None)
+    await bench.ask(unaware, count=0, holding=frozenset())
+    assert await bench.ids(worker) == [ids[0]]

@@ -87,10 +87,14 @@ HOT: dict[str, dict[str, Any]] = {
     "started_with_keys": {"keys": json.dumps([f"k{n}" for n in range(100)])},
     "started_keys": {"keys": json.dumps([f"k{n}" for n in range(100)])},
     "release_heads": {"names": json.dumps([f"group:g{n}" for n in range(100)])},
+    "coming": {"after": NOW, "until": NOW + 2 * HOUR, "limit": 500, "queues": None},
     "stuck_names": {},
     "workers": {},
     "prunable": {"now": NOW, "before": NOW},
     "extend_lease": {"worker": 7, "now": NOW, "until": NOW},
+    "give_up": {"worker": 7, "before": 1 << 62},
+    "jobs_of_worker": {"worker": 7},
+    "drop_worker": {"worker": 7},
     "finish_completed": {
         "id": list(range(FAR + 5301, FAR + 5401)), "started_at": [NOW] * 100, "finished_at": [NOW] * 100,
         "retention": HOUR, "worker": 7, "attempt": 1,
@@ -102,7 +106,7 @@ HOT: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 # How many rows each answers with; one where nothing is said.
-ROWS = {"claim_plain": 200, "claim_jobs": 0, "release_heads": 0, "extend_lease": 0}
+ROWS = {"claim_plain": 200, "claim_jobs": 0, "release_heads": 0, "extend_lease": 0, "give_up": 0, "drop_worker": 0}
 
 
 @pytest.mark.slow

@@ -16,8 +16,9 @@ from oncue.clock import SystemClock
 from oncue.errors import SchemaTooOld, StoreError
 from oncue.store import open_store
 from oncue.store.postgres import schema
-from tests.postgres.conftest import Base
+from tests.postgres.conftest import Base, on_the_newest
 
+LAST = schema.VERSION
 TABLES = "SELECT count(*) FROM pg_tables WHERE schemaname = '{}'"
 
 
@@ -27,9 +28,11 @@ def migrate(url: str, *options: str) -> Result:
 
 def test_it_makes_the_tables_and_says_when_there_is_nothing_to_do(base: Base) -> None:
     checked = migrate(base.url, "--check")
-    assert (checked.exit_code, checked.output.endswith("schema oncue: version 0 of 1\n")) == (1, True), checked.output
+    assert (checked.exit_code, checked.output.endswith(f"schema oncue: version 0 of {LAST}\n")) == (1, True), (
+        checked.output
+    )
     assert base.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'oncue'") == 0
-    assert migrate(base.url).output.endswith("migrated from version 0 to 1\n")
+    assert migrate(base.url).output.endswith(f"migrated from version 0 to {LAST}\n")
     assert migrate(base.url, "--check").exit_code == 0
     assert migrate(base.url).output.endswith("nothing to do\n")
     assert migrate(base.url, "--sql").output.endswith("nothing to do\n")
@@ -121,6 +124,7 @@ async def test_a_store_that_may_not_migrate_changes_nothing(base: Base) -> None:
     assert base.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'oncue'") == 0
 
 
+@on_the_newest
 def test_a_server_that_is_away_is_one_line(base: Base) -> None:
     url = re.sub(r":\d+/", ":1/", base.url) + "?connect_timeout=1"
     done = CliRunner().invoke(main, ["migrate", "--database", url])
@@ -143,7 +147,8 @@ async def test_taken_back_the_users_tables_can_be_written(base: Base) -> None:
     async with app:
         await app.service(worker=False).sweep()
         assert base.value(triggers) != 0
-    base.run(schema.backward(1, "cue"))
+    for number in range(LAST, 0, -1):
+        base.run(schema.backward(number, "cue"))
     base.run("INSERT INTO trials VALUES (1, now())")
     assert (base.value(triggers), base.value(TABLES.format("cue"))) == (0, 0)
     async with app:

@@ -31,10 +31,14 @@ Know = Callable[..., None]
 
 @pytest.fixture
 def know(monkeypatch: pytest.MonkeyPatch) -> Know:
-    """Has this process know so many steps after the first from now on."""
-    real = sql.text
-    monkeypatch.setattr(schema, "text", lambda dialect, name: FILES.get(name) or real(dialect, name))
-    first = schema.MIGRATIONS[0]
+    """Has this process know so many steps after the first from now on; the first makes all that today's code needs."""
+    real, today, first = sql.text, schema.MIGRATIONS, Migration("first.sql", "first_down.sql", 1)
+    files = {
+        **FILES,
+        first.up: "".join(real("postgres", step.up) for step in today),
+        first.down: "".join(real("postgres", step.down) for step in reversed(today)),
+    }
+    monkeypatch.setattr(schema, "text", lambda dialect, name: files.get(name) or real(dialect, name))
 
     def switch(*more: Migration) -> None:
         monkeypatch.setattr(schema, "MIGRATIONS", (first, *more))

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from oncue import OnCue
-from oncue.cli.doctor import _sources
+from oncue.operate.checks import sources as _sources
 from tests import pgfaults
 from tests.databases import Backend
 from tests.source.stage import TRIALS, Stage

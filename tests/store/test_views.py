@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from copy import copy
 from typing import Any
 
 import pytest
@@ -132,6 +134,28 @@ async def test_the_backlog_counts_what_could_run_but_for_a_blocker(bench: Bench)
     assert (await bench.store.backlog(bench.now, None)).remaining == 2
 
 
+async def test_what_is_coming_is_told_soonest_first_over_all_lanes_and_no_more_than_asked_for(bench: Bench) -> None:
+    worker = await bench.worker()
+    lanes = [("default", 0), ("default", -5), ("mail", 0), ("mail", 7)]
+    jobs = [job(n, queue=queue, priority=priority) for n in (30, 10, 20) for queue, priority in lanes]
+    ids = await bench.add(*jobs)
+    rows = sorted(zip((one.scheduled_at for one in jobs), ids, strict=True))
+    due = [(id, at) for at, id in rows]
+    now = bench.now
+    assert await bench.store.coming(now, now + 60 * S, 100) == due
+    assert await bench.store.coming(now, now + 60 * S, 5) == due[:5]
+    assert await bench.store.coming(now + 10 * S, now + 20 * S, 100) == due[4:8], "after the first time, by the second"
+    mail = [one for one, job in zip(ids, jobs, strict=True) if job.queue == "mail"]
+    assert {id for id, _ in await bench.store.coming(now, now + 60 * S, 100, frozenset({"mail"}))} == set(mail)
+    await bench.store.set_queue("mail", paused=True)
+    assert [id for id, _ in await bench.store.coming(now, now + 60 * S, 100)] == [id for id, _ in due if id not in mail]
+    bench.clock.move(10)
+    await bench.claim(worker)
+    assert len(await bench.store.coming(0, now + 60 * S, 100)) == 4, "neither paused nor running"
+    assert await bench.store.reschedule(now + 45 * S, id=ids[0], key=None)
+    assert (await bench.store.coming(now, now + 60 * S, 100))[-1] == (ids[0], now + 45 * S)
+
+
 async def test_progress_is_seen_while_the_job_runs_and_after(bench: Bench) -> None:
     worker = await bench.worker()
     (id,) = await bench.add(job())
@@ -159,3 +183,22 @@ async def test_text_comes_back_as_it_went_in(bench: Bench, text: str) -> None:
     view = await bench.get(id)
     assert (view.args, view.result) == ({"text": text}, text)
     assert (await bench.store.attempts(id))[0].error == f"E {text[:500]}"
+
+
+async def test_jobs_that_are_stored_together_keep_what_is_their_own(bench: Bench) -> None:
+    """Columns that are alike may travel as one value, but never lend it to a neighbour."""
+    unlike = [
+        job(1, "a", group="g", metadata='{"n":1}', max_late=5, when_late="skip", args='{"i":1}'),
+        job(2, "b", queue="mail", priority=7, max_attempts=1, args='{"i":2}'),
+        job(3, "a", group="h", args='{"i":3}'),
+        job(3, "a", args='{"i":4}'),
+    ]
+    for chosen in (unlike, unlike[::-1], unlike[1:2] * 2):
+        jobs = [copy(one) for one in chosen]
+        for id, one in zip(await bench.add(*jobs), jobs, strict=True):
+            seen = await bench.store.job(id)
+            assert seen is not None
+            kept = (seen.task, seen.queue, seen.priority, seen.scheduled_at, seen.max_attempts, seen.group)
+            assert kept == (one.task, one.queue, one.priority, one.scheduled_at, one.max_attempts, one.group)
+            assert (seen.args, seen.max_late, seen.when_late) == (json.loads(one.args), one.max_late, one.when_late)
+            assert seen.metadata == (one.metadata and json.loads(one.metadata))

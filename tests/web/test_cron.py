@@ -378,12 +378,6 @@ def test_a_server_without_a_worker_runs_jobs_only_when_called(trial: Trial, bear
         assert client.post(PATH).json()["ran"] == 1
 
 
-def test_a_database_that_cannot_be_used_fails_the_servers_start(tmp_path: Path) -> None:
-    app = OnCue(f"sqlite:///{tmp_path}/no/such/folder/jobs.db")
-    with pytest.raises(RuntimeError, match="did not start"), serving(web_app(app, secret=SECRET)):
-        raise AssertionError("must not begin")
-
-
 def test_a_caller_that_hangs_up_leaves_nothing_running(trial: Trial, bearer: dict[str, str]) -> None:
     trial.outside.sync.schedule(trial.outside.tasks["wait"].call())
     settings = Settings(cron_seconds=60, cron_grace=0.1)

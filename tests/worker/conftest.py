@@ -12,7 +12,7 @@ import pytest
 
 from oncue import OnCue
 from oncue.store.views import JobView
-from tests.databases import POSTGRES, Backend, database
+from tests.databases import USUAL, Backend, database
 from tests.store.kit import HandClock
 
 Make = Callable[..., OnCue]
@@ -23,7 +23,7 @@ def clock() -> HandClock:
     return HandClock()
 
 
-@pytest.fixture(params=("sqlite", POSTGRES[0]))
+@pytest.fixture(params=USUAL)
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     with database(request.param, tmp_path) as made:
         yield made

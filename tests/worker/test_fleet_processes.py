@@ -20,7 +20,7 @@ from oncue import OnCue
 from oncue.handle import JobHandle
 from oncue.store.views import AttemptView
 from tests.cli.stage import COMMAND, Running
-from tests.databases import KINDS, POSTGRES, Backend, database
+from tests.databases import NEWEST, USUAL, Backend, database
 
 SOON = 30.0
 OLD = """
@@ -59,7 +59,7 @@ async def newest() -> str:
 )
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=USUAL)
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     with database(request.param, tmp_path) as made:
         yield made
@@ -194,7 +194,7 @@ async def test_a_worker_restarted_on_the_host_takes_the_jobs_of_its_killed_prede
     assert "its process holds its lock no more" in (line.reason or "")
 
 
-@pytest.mark.parametrize("backend", POSTGRES, indirect=True)
+@pytest.mark.parametrize("backend", NEWEST, indirect=True)
 async def test_elsewhere_the_jobs_of_a_killed_worker_are_taken_when_its_lease_is_over(fleet: Fleet) -> None:
     killed = await fleet.start("old", "--lease", "2")
     handle = await fleet.schedule("once", str(fleet.folder / "mark"))

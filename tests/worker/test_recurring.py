@@ -65,10 +65,12 @@ async def test_a_schedule_may_run_a_task_that_is_also_called(still: OnCue, clock
 async def start_one_and_hold(app: OnCue, clock: HandClock, go: asyncio.Event, **options: Any) -> list[float]:
     """Let the first fire run on while two more come; return when each run started, in minutes after T0."""
     ran: list[float] = []
+    started: asyncio.Queue[None] = asyncio.Queue()
 
     @app.cron("* * * * *", name="long", **options)
     async def long() -> None:
         ran.append((clock.now() - T0) / MINUTE)
+        started.put_nowait(None)
         await go.wait()
 
     async with app.worker() as service:
@@ -76,13 +78,10 @@ async def start_one_and_hold(app: OnCue, clock: HandClock, go: asyncio.Event, **
             clock.set(T0 + n * MINUTE)
             await service.planner.run_once()
             (newest, *_) = await app.jobs.list(limit=1)
-            await until_state(
-                app,
-                newest.id,
-                "running"
-                if n == 1 or options["overlap"] == "allow"
-                else {"skip": "cancelled", "queue": "scheduled"}[options["overlap"]],
-            )
+            if n == 1 or options["overlap"] == "allow":
+                await started.get()
+            else:
+                await until_state(app, newest.id, {"skip": "cancelled", "queue": "scheduled"}[options["overlap"]])
         go.set()
         for one in await app.jobs.list(limit=9):
             if one.state != "cancelled":

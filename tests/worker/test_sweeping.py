@@ -24,7 +24,7 @@ async def test_a_duty_that_fails_keeps_no_other_from_being_done(make: Make, cloc
         handle = await app.schedule(work.call())
         await app.drain()
         clock.move(5)
-        sweeper = Sweeper(app.store, app.wake, clock, retention=5, plan=fail, reconcile=fail)
+        sweeper = Sweeper(app.store, app.wake, clock, retention=5, plan=fail, reconcile=fail, upkeep=fail)
         with pytest.raises(RuntimeError, match="a mistake in one duty"):
             await sweeper.run_once()
         with pytest.raises(UnknownJob, match="retention is over"):

@@ -1,17 +1,19 @@
-"""What the commands share: errors in one line, the database, and loading an application."""
+"""What the commands share: errors in one line, the database, who acts, and loading an application."""
 
 from __future__ import annotations
 
 import asyncio
+import getpass
 import importlib
 import os
+import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -20,12 +22,31 @@ from oncue.errors import ConfigError, OnCueError
 from oncue.settings import DEFAULT_URL
 from oncue.store import Store
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from oncue.operate import Operator
 
-database = click.option(
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+_APP = "oncue.cli.app"
+
+only_database = click.option(
     "--database", metavar="URL", help="The database. Default: DATABASE_URL, else sqlite:///oncue.db."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+
+
+def database(command: F) -> F:
+    """Let a command take ``--database``, or ``--app`` in its place: what an application knows beyond its database."""
+    command = click.option(
+        "--app", metavar="APP", expose_value=False, callback=_remember, help="This application's (module:attribute): "
+        "also tells its tasks, and hides the fields that it redacts.",
+    )(command)  # fmt: skip
+    return only_database(command)
+
+
+def _remember(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.meta[_APP] = value
 
 
 class Commands(click.Group):
@@ -46,16 +67,46 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def opened(url: str | None) -> AsyncIterator[OnCue]:
-    """Open what is in a database, with no tasks of its own. Never creates or migrates one: raises a StoreError.
+    """Open what is in a database, with no tasks of its own, or the application that ``--app`` names. Never creates or
+    migrates a database: raises a StoreError.
 
     The wake channel stays closed: what is written here, workers hear by themselves.
     """
-    app = OnCue(url)
+    app = _named(url)
     await app.store.open(migrate=False)
     try:
         yield app
     finally:
         await app.store.close()
+
+
+def _named(url: str | None) -> OnCue:
+    context = click.get_current_context(silent=True)
+    target = None if context is None else context.meta.get(_APP)
+    if target is None:
+        return OnCue(url)
+    if url is not None:
+        raise click.UsageError("An --app names its own database: leave --database out.")
+    return load_app(target)
+
+
+@asynccontextmanager
+async def operating(url: str | None) -> AsyncIterator[Operator]:
+    """Open a database as ``opened`` does, for a person who looks and acts: what they do is in the audit."""
+    from oncue.operate import Operator
+
+    async with opened(url) as app:
+        yield Operator(app, who())
+
+
+def who() -> str:
+    """Return who acts, for the audit: ``cli:USER@HOST``."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        # A container may run as a number that has no name.
+        user = str(os.getuid()) if hasattr(os, "getuid") else "somebody"
+    return f"cli:{user}@{socket.gethostname()}"
 
 
 def postgres_schema(store: Store) -> str | None:
@@ -116,12 +167,24 @@ def _import(name: str) -> ModuleType:
 
 
 def _broken(name: str, error: Exception) -> NoReturn:
+    if isinstance(error, ConfigError):
+        # Its text is for people, as where a setting is missing; the line says where it is wanted.
+        fail(f"Module {name!r} can't be imported: {error}{_where(error)}")
     trace = error.__traceback__
     # Neither our own frames nor the import system's say anything about the module.
     while trace is not None and (trace.tb_frame.f_code.co_filename in (__file__, importlib.__file__) or _frozen(trace)):
         trace = trace.tb_next
     click.echo("".join(traceback.format_exception(type(error), error, trace)).rstrip(), err=True)
     raise click.ClickException(f"Module {name!r} can't be imported: {type(error).__name__}: {error}") from error
+
+
+def _where(error: Exception) -> str:
+    """Return the line of the module, or else of one that it imports, in which an error arose."""
+    package = Path(__file__).parents[1]
+    frames = traceback.extract_tb(error.__traceback__)
+    files = [(Path(frame.filename), frame.lineno) for frame in frames if frame.filename != importlib.__file__]
+    own = [(file, line) for file, line in files if file.is_file() and package not in file.parents]
+    return f" ({own[-1][0].name}, line {own[-1][1]})" if own else ""
 
 
 def _frozen(trace: Any) -> bool:

@@ -1,48 +1,101 @@
-"""``oncue jobs``: look at jobs and steer them."""
+"""``oncue jobs``: look at jobs; steering them is in ``oncue.cli.steer``."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, get_args
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import click
 import msgspec
 
-from oncue.app import OnCue
-from oncue.cli.common import Commands, as_json, database, fail, opened, run
-from oncue.cli.output import Moment, call_text, clean, job_record, moment, show, to_json
-from oncue.errors import OnCueError
-from oncue.job import FINAL, State
+from oncue.cli.common import Commands, as_json, database, fail, operating, run
+from oncue.cli.filters import STATES, filter_of, filters
+from oncue.cli.output import Moment, call_text, clean, job_record, moment, record_of, show, to_json
+from oncue.cli.progress import Searching
+from oncue.cli.steer import STEERING
+from oncue.job import FINAL
+from oncue.operate import Filter, Operator
+from oncue.operate.shape import Redaction
+from oncue.operate.views import JobLife, JobSummary
+from oncue.store.steps import read
 from oncue.store.views import AttemptView, JobView
 from oncue.why import seconds
 
 _COLUMNS = ("id", "state", "task", "args", "queue", "scheduled_at", "attempt", "key", "group", "blocked_by")
-_ids = click.argument("ids", metavar="ID...", type=int, nargs=-1, required=True)
 
 
 @click.group(cls=Commands)
 def jobs() -> None:
-    """Look at jobs, cancel them, run them now or again."""
+    """Look at jobs, cancel them, move them, run them now or again."""
+
+
+for steering in STEERING:
+    jobs.add_command(steering)
 
 
 @jobs.command("list")
-@click.option("--state", type=click.Choice(get_args(State)), multiple=True, help="Only this state; may be repeated.")
-@click.option("--task", help="Only this task.")
-@click.option("--queue", help="Only this queue.")
+@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only in this state; repeatable.")
 @click.option("--key", help="Only this key.")
-@click.option("--group", help="Only this group.")
+@filters
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
-@click.option("--before", type=int, metavar="ID", help="Only ids below this one: the next page.")
+@click.option("--before", type=click.IntRange(1), metavar="ID", help="Only ids below this one: the next page.")
 @database
 @as_json
-def list_(database: str | None, as_json: bool, **filters: Any) -> None:
-    """List jobs, the newest first, waiting, running and finished."""
+def list_(
+    states: tuple[str, ...], limit: int, before: int | None, database: str | None, as_json: bool, **given: Any
+) -> None:
+    """List jobs, the newest first, waiting, running and finished.
 
-    async def work() -> list[JobView]:
-        async with opened(database) as app:
-            return await app.jobs.list(**filters)
+    All that is given must match. TIME is RFC 3339 with its zone, or as seen from now: -2h, +10m (s, m, h, d).
+    """
+    chosen = [filter_of({**given, "state": state}) for state in dict.fromkeys(states)] or [filter_of(given)]
 
-    show([job_record(job) for job in run(work())], _COLUMNS, as_json, empty="no such jobs")
+    async def work() -> list[dict[str, Any]]:
+        async with operating(database) as operator:
+            found: dict[int, JobSummary] = {}
+            for one in chosen:
+                found.update((job.id, job) for job in await _found(operator, one, before, limit))
+            first = [found[id] for id in sorted(found, reverse=True)[:limit]]
+            return await _records(operator, first)
+
+    show(run(work()), _COLUMNS, as_json, empty="no such jobs")
+
+
+async def _found(operator: Operator, filter: Filter, before: int | None, limit: int) -> list[JobSummary]:
+    """Return as many as are wanted, page by page: one look of a search goes over a bounded span of ids."""
+    found: list[JobSummary] = []
+    cursor = None if before is None else str(before)
+    with Searching() as told:
+        while len(found) < limit:
+            page = await operator.page(filter, cursor, limit - len(found))
+            found += page.items
+            if page.next is None:
+                break
+            cursor = page.next
+            told(int(cursor), len(found))
+    return found
+
+
+async def _records(operator: Operator, jobs: Sequence[JobSummary]) -> list[dict[str, Any]]:
+    """Return all that is known of these jobs, with what the application hides hidden."""
+    hidden, ids = Redaction(operator.app.redacted), [job.id for job in jobs]
+    views = await operator.app.store.look(lambda: read.list_jobs(len(ids), ids=ids)) if ids else []
+    by_id = {view.id: _known(job_record(_without(hidden, view))) for view in views}
+    return [{**_NOTHING, **record_of(job), **by_id.get(job.id, {})} for job in jobs]
+
+
+_NOTHING: dict[str, Any] = dict.fromkeys(JobView.__struct_fields__)
+
+
+def _known(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def _without(hidden: Redaction, view: JobView) -> JobView:
+    shown = {name: hidden.value(getattr(view, name)) for name in ("args", "metadata", "progress", "result")}
+    texts = {name: hidden.text(getattr(view, name), view.args, view.metadata) for name in ("error", "traceback")}
+    reason = hidden.text(view.reason, view.args, view.metadata)
+    return msgspec.structs.replace(view, **shown, **texts, reason=reason)
 
 
 @jobs.command("show")
@@ -50,24 +103,31 @@ def list_(database: str | None, as_json: bool, **filters: Any) -> None:
 @database
 @as_json
 def show_(id: int, database: str | None, as_json: bool) -> None:
-    """Show a job's whole life: its row, every attempt, and in words why it waits."""
+    """Show a job's whole life: what happened when, every attempt, and in words why it waits."""
 
-    async def work() -> tuple[JobView, Sequence[AttemptView], str]:
-        async with opened(database) as app:
-            job = await app.jobs.get(id)
+    async def work() -> tuple[JobView, list[AttemptView], JobLife]:
+        async with operating(database) as operator:
+            job = await operator.app.jobs.get(id)
             if job is None:
                 fail(f"There is no job {id}, waiting, running or in the kept history.")
-            return job, await app.jobs.attempts(id), await app.jobs.why(job)
+            life, earlier = await operator.job(id), await operator.app.jobs.attempts(id)
+            hidden = Redaction(operator.app.redacted)
+            attempts = [_attempt_without(hidden, one, job) for one in [*earlier, *_last(job, earlier)]]
+            return _without(hidden, job), attempts, life
 
-    job, attempts, why = run(work())
-    attempts = [*attempts, *_last(job, attempts)]
+    job, attempts, life = run(work())
     if as_json:
-        click.echo(to_json({"job": job_record(job), "attempts": [_attempt(one) for one in attempts], "why": why}))
+        record = {**job_record(job), **record_of(life.job)}
+        answer = {**msgspec.to_builtins(life), "job": record, "attempts": [_attempt(one) for one in attempts]}
+        click.echo(to_json(answer))
         return
-    click.echo(f"job {job.id}: {call_text(job)}\n  {'state':<14}{job.state}\n  {'why':<14}{clean(why)}")
+    click.echo(f"job {job.id}: {call_text(job)}\n  {'state':<14}{job.state}\n  {'why':<14}{clean(life.why)}")
     _fields(job)
+    click.echo("life")
+    for event in life.life:
+        click.echo(f"  {event.at[:23].replace('T', ' ')} UTC  {event.event:<10} {clean(event.text)}")
     for one in attempts:
-        _life(one)
+        _told(one)
 
 
 def _last(job: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
@@ -83,6 +143,11 @@ def _last(job: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
             job.attempt, outcome, job.scheduled_at, began, ended, job.worker, job.error, job.traceback, job.reason
         )
     ]
+
+
+def _attempt_without(hidden: Redaction, one: AttemptView, job: JobView) -> AttemptView:
+    texts = {name: hidden.text(getattr(one, name), job.args, job.metadata) for name in ("error", "traceback", "reason")}
+    return msgspec.structs.replace(one, **texts)
 
 
 def _attempt(one: AttemptView) -> dict[str, Any]:
@@ -103,7 +168,7 @@ def _fields(job: JobView) -> None:
         click.echo(f"  {'lateness':<14}{seconds(max(0, job.started_at - job.scheduled_at))}")
 
 
-def _life(one: AttemptView) -> None:
+def _told(one: AttemptView) -> None:
     took = seconds(one.finished_at - one.started_at)
     click.echo(f"attempt {one.attempt}: {one.outcome} after {took}, worker {one.worker}")
     click.echo(f"  {'due':<14}{Moment(one.scheduled_at)}\n  {'started':<14}{Moment(one.started_at)}")
@@ -111,69 +176,11 @@ def _life(one: AttemptView) -> None:
         if text:
             click.echo(f"  {name:<14}{clean(text)}")
     if one.traceback:
-        click.echo("\n".join(f"    {line}" for line in clean(one.traceback).rstrip().splitlines()))
+        click.echo("\n".join(_indented(clean(one.traceback).rstrip().splitlines())))
 
 
-@jobs.command()
-@click.argument("ids", metavar="[ID]...", type=int, nargs=-1)
-@click.option("--key", "keys", multiple=True, help="Cancel what has this key; may be repeated.")
-@database
-def cancel(ids: tuple[int, ...], keys: tuple[str, ...], database: str | None) -> None:
-    """Cancel jobs by id or key, and say what came of each.
-
-    prevented: it will not run. requested: it runs, and its handler was told to stop. too late: nothing that waits or
-    runs has that name; then the exit code is 1.
-    """
-    if not ids and not keys:
-        raise click.UsageError("Name the jobs: ids, or --key.")
-
-    async def work() -> list[str]:
-        async with opened(database) as app:
-            named: list[dict[str, Any]] = [*({"id": id} for id in ids), *({"key": key} for key in keys)]
-            return [await app.cancel(**name) for name in named]
-
-    answers = run(work())
-    for name, answer in zip([*ids, *keys], answers, strict=True):
-        click.echo(f"{name}\t{answer}")
-    if "too late" in answers:
-        raise SystemExit(1)
-
-
-@jobs.command()
-@_ids
-@database
-def retry(ids: tuple[int, ...], database: str | None) -> None:
-    """Put discarded or cancelled jobs back, due now, with fresh attempts."""
-    _each(ids, database, lambda app, one: app.jobs.retry(one), "due now")
-
-
-@jobs.command("run-now")
-@_ids
-@database
-def run_now(ids: tuple[int, ...], database: str | None) -> None:
-    """Make waiting jobs due now."""
-    _each(ids, database, lambda app, one: app.jobs.run_now(one), "due now")
-
-
-def _each(
-    ids: tuple[int, ...], database: str | None, action: Callable[[OnCue, int], Awaitable[None]], done: str
-) -> None:
-    """Do it to every id, whatever becomes of the others; end with 1 where one was refused."""
-
-    async def work() -> bool:
-        good = True
-        async with opened(database) as app:
-            for id in ids:
-                try:
-                    await action(app, id)
-                    click.echo(f"{id}\t{done}")
-                except OnCueError as error:
-                    good = False
-                    click.echo(f"{id}\t{error}", err=True)
-        return good
-
-    if not run(work()):
-        raise SystemExit(1)
+def _indented(lines: Iterable[str]) -> Iterable[str]:
+    return (f"    {line}" for line in lines)
 
 
 @jobs.command()
@@ -183,8 +190,8 @@ def counts(database: str | None, as_json: bool) -> None:
     """Count the jobs by state; next_due is when the next one may start."""
 
     async def work() -> dict[str, Any]:
-        async with opened(database) as app:
-            found: dict[str, Any] = msgspec.to_builtins(await app.jobs.counts())
+        async with operating(database) as operator:
+            found: dict[str, Any] = msgspec.to_builtins(await operator.app.jobs.counts())
             return {**found, "next_due": moment(found["next_due"])}
 
     found = run(work())

@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 import click
 import msgspec
 
-from oncue.clock import SECOND, from_us
+from oncue.clock import SECOND, from_us, to_us
 from oncue.store.views import JobView
 from oncue.why import seconds
 
 Record = Mapping[str, Any]
 _TIMES = ("scheduled_at", "eligible_at", "started_at", "finished_at", "created_at")
-_MAY_WRAP = {"args", "task", "runs", "note", "blocked_by", "name"}
+_MOMENTS = (*_TIMES, "at", "next", "last", "since", "swept_at", "paused_at", "seen_at", "lease_until", "expires_at",
+            "revoked_at")  # fmt: skip
+_MAY_WRAP = {"args", "task", "runs", "note", "blocked_by", "name", "why", "found", "text", "detail", "target", "error"}
 _COLOURS = {
     "running": "cyan",
     "completed": "green",
@@ -57,15 +60,24 @@ def moment(us: int | None) -> Moment | None:
     return None if us is None else Moment(us)
 
 
+def record_of(struct: msgspec.Struct) -> dict[str, Any]:
+    """Return what the read model answered as a record: its times as Moments, which JSON writes as they were."""
+    record: dict[str, Any] = msgspec.to_builtins(struct)
+    for name in _MOMENTS:
+        if isinstance(text := record.get(name), str):
+            record[name] = Moment(to_us(datetime.fromisoformat(text)))
+    return record
+
+
 def on_terminal() -> bool:
     """Tell whether standard output is looked at by a person."""
     return sys.stdout.isatty()
 
 
-def to_json(value: object) -> str:
-    """Return a value as indented JSON; moments as ISO 8601."""
+def to_json(value: object, indent: int = 2) -> str:
+    """Return a value as indented JSON, or with ``indent=0`` on one line; moments as ISO 8601."""
     text = msgspec.json.encode(value, enc_hook=lambda kept: kept.iso if isinstance(kept, Moment) else str(kept))
-    return msgspec.json.format(text, indent=2).decode()
+    return (msgspec.json.format(text, indent=indent) if indent else text).decode()
 
 
 def show(records: Sequence[Record], columns: Sequence[str], as_json: bool, *, empty: str = "nothing there") -> None:

@@ -1,18 +1,21 @@
-"""``oncue queues`` and ``oncue workers``: where jobs wait, and who is there to run them."""
+"""``oncue queues``, ``tasks``, ``workers``, ``sources``, ``blockers``: where jobs wait, who runs and who makes them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import click
 import msgspec
 
-from oncue.cli.common import Commands, as_json, database, opened, run
-from oncue.cli.output import Moment, moment, on_terminal, show
-from oncue.store.views import JobView, QueueView, WorkerView
+from oncue.cli.common import Commands, as_json, database, operating, run
+from oncue.cli.output import Moment, moment, on_terminal, record_of, show
+from oncue.operate import Operator
+from oncue.operate.views import Worker
+from oncue.store.views import JobView, WorkerView
 
 _MOST_SHOWN = 1000
+_Kind = Literal["queue", "task"]
 
 
 @click.group(cls=Commands)
@@ -26,13 +29,23 @@ def queues() -> None:
 def list_(database: str | None, as_json: bool) -> None:
     """List the queues and how many jobs each has."""
 
-    async def work() -> list[QueueView]:
-        async with opened(database) as app:
-            return await app.store.queues(app.clock.now())
+    async def work() -> list[dict[str, Any]]:
+        async with operating(database) as operator:
+            lanes = await operator.lanes("queues")
+            views = {view.name: view for view in await operator.app.store.queues(operator.app.clock.now())}
+            return [
+                {"waiting": lane.scheduled, "blocked": 0, **_shown(views.get(lane.name)), **record_of(lane)}
+                for lane in lanes
+            ]
 
-    records = [{**msgspec.to_builtins(queue), "paused_at": moment(queue.paused_at)} for queue in run(work())]
-    columns = ("name", "paused", "waiting", "due", "blocked", "running", "paused_at")
-    show(records, columns, as_json, empty="no queues")
+    # Scripts read the fields of a line by their place.
+    more = ("late", "discarded") if on_terminal() else ()
+    columns = ("name", "paused", "waiting", "due", "blocked", "running", "paused_at", *more)
+    show(run(work()), columns, as_json, empty="no queues")
+
+
+def _shown(view: msgspec.Struct | None) -> dict[str, Any]:
+    return {} if view is None else msgspec.to_builtins(view)
 
 
 @queues.command()
@@ -40,7 +53,7 @@ def list_(database: str | None, as_json: bool) -> None:
 @database
 def pause(name: str, database: str | None) -> None:
     """Start no more jobs of a queue, on any worker, until it is resumed; those that run go on."""
-    _set(name, database, True)
+    _set("queue", name, database, True)
 
 
 @queues.command()
@@ -48,15 +61,51 @@ def pause(name: str, database: str | None) -> None:
 @database
 def resume(name: str, database: str | None) -> None:
     """Let the jobs of a queue start again."""
-    _set(name, database, False)
+    _set("queue", name, database, False)
 
 
-def _set(name: str, database: str | None, paused: bool) -> None:
+@click.group(cls=Commands)
+def tasks() -> None:
+    """List, pause and resume tasks."""
+
+
+@tasks.command("list")
+@database
+@as_json
+def list_tasks(database: str | None, as_json: bool) -> None:
+    """List the tasks that have jobs or are paused, and how many jobs each has; with --app all that it declares."""
+
+    async def work() -> list[dict[str, Any]]:
+        async with operating(database) as operator:
+            return [record_of(lane) for lane in await operator.lanes("tasks")]
+
+    columns = ("name", "paused", "scheduled", "due", "late", "running", "discarded", "paused_at")
+    show(run(work()), columns, as_json, empty="no tasks")
+
+
+@tasks.command("pause")
+@click.argument("name")
+@database
+def pause_task(name: str, database: str | None) -> None:
+    """Start no more jobs of a task, on any worker, until it is resumed; those that run go on."""
+    _set("task", name, database, True)
+
+
+@tasks.command("resume")
+@click.argument("name")
+@database
+def resume_task(name: str, database: str | None) -> None:
+    """Let the jobs of a task start again."""
+    _set("task", name, database, False)
+
+
+def _set(kind: _Kind, name: str, database: str | None, paused: bool) -> None:
     async def work() -> dict[str, bool]:
-        async with opened(database) as app:
-            known = {queue.name: queue.paused for queue in await app.store.queues(app.clock.now())}
-            if paused or known.get(name):
-                await app.store.set_queue(name, paused)
+        async with operating(database) as operator:
+            lanes = await operator.lanes("queues" if kind == "queue" else "tasks")
+            known = {lane.name: lane.paused for lane in lanes}
+            if known.get(name, False) is not paused:
+                await operator.pause(kind, name, paused=paused)
             return known
 
     known = run(work())
@@ -64,7 +113,7 @@ def _set(name: str, database: str | None, paused: bool) -> None:
     click.echo(f"{name}\t{done}")
     if name not in known:
         others = ", ".join(known) or "none"
-        click.echo(f"No job of queue {name!r} is here now. Queues that are known: {others}.", err=True)
+        click.echo(f"No job of {kind} {name!r} is here now. {kind.title()}s that are known: {others}.", err=True)
 
 
 @click.command(short_help="List the workers, and what they run.")
@@ -75,26 +124,7 @@ def workers(database: str | None, as_json: bool) -> None:
 
     Of running jobs the newest 1000 are shown.
     """
-
-    async def work() -> tuple[Sequence[WorkerView], list[JobView]]:
-        async with opened(database) as app:
-            return await app.jobs.workers(), await app.jobs.list(state=["running"], limit=_MOST_SHOWN)
-
-    found, jobs = run(work())
-    records = [
-        {
-            **msgspec.to_builtins(worker),
-            "started_at": moment(worker.started_at),
-            "seen_at": moment(worker.seen_at),
-            "lease_until": moment(worker.lease_until),
-            "jobs": [
-                {"id": job.id, "task": job.task, "started_at": moment(job.started_at)}
-                for job in jobs
-                if job.worker == worker.id
-            ],
-        }
-        for worker in found
-    ]
+    records = run(_workers(database))
     if not as_json:
         for record in records:
             record["runs"] = ", ".join(_running(job) for job in record["jobs"])
@@ -106,6 +136,22 @@ def workers(database: str | None, as_json: bool) -> None:
     show(records, columns, as_json, empty="no workers are registered: start one with `oncue worker module:app`")
 
 
+async def _workers(database: str | None) -> list[dict[str, Any]]:
+    async with operating(database) as operator:
+        shown, jobs = await operator.flows.workers(), operator.app.jobs
+        views = {view.id: view for view in await jobs.workers()}
+        running = await jobs.list(state=["running"], limit=_MOST_SHOWN)
+    return [_worker(one, views.get(one.id), [job for job in running if job.worker == one.id]) for one in shown]
+
+
+def _worker(one: Worker, view: WorkerView | None, jobs: Sequence[JobView]) -> dict[str, Any]:
+    runs = [{"id": job.id, "task": job.task, "started_at": moment(job.started_at)} for job in jobs]
+    more = {"weights": None, "given_up": False} if view is None else {
+        "weights": view.weights, "given_up": view.given_up,
+    }  # fmt: skip
+    return {**record_of(one), **more, "jobs": runs}
+
+
 def _running(job: Mapping[str, Any]) -> str:
     since: Moment = job["started_at"]
     return f"{job['id']} {job['task']} since {since.near if on_terminal() else since.iso}"
@@ -115,3 +161,30 @@ def _with_weights(queues: Sequence[str] | None, weights: Mapping[str, float] | N
     if queues is None:
         return "all"
     return ", ".join(queues if weights is None else [f"{name}={weights[name]:g}" for name in queues])
+
+
+@click.command(short_help="List the sources, and what their last sweep found.")
+@database
+@as_json
+def sources(database: str | None, as_json: bool) -> None:
+    """List the sources: when each was swept, what it has made, moved and cancelled, and where rows and jobs differ."""
+    columns = ("name", "swept_at", "rows", "moved", "cancelled", "drift", "error")
+    show(run(_listed(database, "sources")), columns, as_json, empty="no sources: declare one with app.source(...)")
+
+
+@click.command(short_help="List what jobs wait behind.")
+@database
+@as_json
+def blockers(database: str | None, as_json: bool) -> None:
+    """List what jobs wait behind: groups, keys, caps, a restore; how many wait, and which job holds them since when."""
+    columns = ("name", "waiting", "job", "state", "since", "why")
+    show(run(_listed(database, "blockers")), columns, as_json, empty="no job waits behind another")
+
+
+async def _listed(database: str | None, what: Literal["sources", "blockers"]) -> list[dict[str, Any]]:
+    async with operating(database) as operator:
+        return [record_of(one) for one in await _asked(operator, what)]
+
+
+async def _asked(operator: Operator, what: Literal["sources", "blockers"]) -> Sequence[msgspec.Struct]:
+    return await (operator.flows.sources() if what == "sources" else operator.flows.blockers())

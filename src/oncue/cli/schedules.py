@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
 from typing import Any, NoReturn
 from zoneinfo import ZoneInfo
 
 import click
+import msgspec
 
-from oncue.cli.common import Commands, as_json, database, fail, opened, run
-from oncue.cli.output import moment, show
+from oncue.cli.common import Commands, as_json, database, fail, opened, operating, run
+from oncue.cli.output import plain, record_of, show, to_json
 from oncue.clock import SystemClock, from_us
 from oncue.cron import Cron, Every, parse_schedule
-from oncue.planner import Planner
-from oncue.store import ScheduleRow
+from oncue.errors import UnknownSchedule
+from oncue.operate import Operator
+from oncue.operate.flows import edge
+from oncue.operate.views import Done, ScheduleDetail
 
+_NUMBER = re.compile(r"\d+")
 _MOST_NAMED = 10
 
 
@@ -30,26 +34,44 @@ def schedules() -> None:
 def list_(database: str | None, as_json: bool) -> None:
     """List the schedules that workers have stored."""
 
-    async def work() -> list[ScheduleRow]:
-        async with opened(database) as app:
-            return await app.store.schedules()
+    async def work() -> list[dict[str, Any]]:
+        async with operating(database) as operator:
+            options = {row.name: row.options for row in await operator.app.store.schedules()}
+            return [
+                {**record_of(one), "expression": one.rule, "options": options.get(one.name)}
+                for one in await operator.flows.schedules()
+            ]
 
-    records = [
-        {
-            "name": row.name,
-            "expression": row.expression,
-            "timezone": row.timezone,
-            "next": moment(row.next_at),
-            "last": moment(row.last_at),
-            "paused": bool(row.paused),
-            "missed": row.missed,
-            "task": row.task,
-            "options": row.options,
-        }
-        for row in run(work())
-    ]
     columns = ("name", "expression", "timezone", "next", "last", "paused", "missed", "task")
-    show(records, columns, as_json, empty="no schedules are stored: a worker stores those of its application")
+    show(run(work()), columns, as_json, empty="no schedules are stored: a worker stores those of its application")
+
+
+@schedules.command("show")
+@click.argument("name")
+@database
+@as_json
+def show_(name: str, database: str | None, as_json: bool) -> None:
+    """Show a schedule, the jobs of its last ten fires, and its next ten, with clock changes marked."""
+
+    async def work() -> ScheduleDetail:
+        async with operating(database) as operator:
+            try:
+                return await operator.flows.schedule(name)
+            except UnknownSchedule:
+                _unknown(name, [row.name for row in await operator.app.store.schedules()])
+
+    found = run(work())
+    if as_json:
+        click.echo(to_json(msgspec.to_builtins(found)))
+        return
+    for field in ("task", "rule", "timezone", "next", "last", "paused", "missed"):
+        value = getattr(found, field)
+        click.echo(f"{field}\t{plain(value if value is not False else 'no')}")
+    fires = [*(("past", fire) for fire in reversed(found.last_fires)), *(("next", fire) for fire in found.next_fires)]
+    records = [
+        {"when": when, **record_of(fire), "note": fire.shift, "job": fire.job} for when, fire in fires
+    ]  # fmt: skip
+    show(records, ("when", "at", "local", "offset", "job", "note"), False, empty="it has not fired, and never will")
 
 
 @schedules.command()
@@ -76,7 +98,7 @@ def preview(
     for fire in fires:
         local = from_us(fire).astimezone(zone)
         utc = from_us(fire).isoformat().replace("+00:00", "Z")
-        records.append({"local": f"{local:%a} {local.isoformat(' ')}", "utc": utc, "note": _edge(local, before)})
+        records.append({"local": f"{local:%a} {local.isoformat(' ')}", "utc": utc, "note": edge(local, before)})
         before = local
     show(records, ("local", "utc", "note"), as_json, empty="it never fires again")
 
@@ -89,27 +111,12 @@ async def _stored(database: str | None, name: str) -> Cron | Every:
     return parse_schedule(rows[name].expression, rows[name].timezone)
 
 
-def _edge(local: datetime, before: datetime) -> str:
-    """Say in words where a clock change touches this fire."""
-    just_before = (local.astimezone(ZoneInfo("UTC")) - timedelta(seconds=1)).astimezone(local.tzinfo)
-    if (just_before.utcoffset() or timedelta()) < (local.utcoffset() or timedelta()):
-        return "right after the hour that the clock leaves out"
-    if local.fold:
-        return "the repeated hour, second time"
-    if local.replace(fold=1).utcoffset() != local.utcoffset():
-        return "the repeated hour, first time"
-    change = (local.utcoffset() or timedelta()) - (before.utcoffset() or timedelta())
-    if not change:
-        return ""
-    return f"the clock went {'forward' if change > timedelta() else 'back'} by {abs(change)} since the fire before"
-
-
 @schedules.command()
 @click.argument("name")
 @database
 def pause(name: str, database: str | None) -> None:
     """Fire no more until resumed; jobs that are already there run."""
-    _steer(name, database, lambda planner: planner.pause(name))
+    _steer(name, database, lambda operator: operator.pause("schedule", name))
     click.echo(f"{name}\tpaused")
 
 
@@ -118,7 +125,7 @@ def pause(name: str, database: str | None) -> None:
 @database
 def resume(name: str, database: str | None) -> None:
     """Fire again from now on; what fell into the pause is left out."""
-    _steer(name, database, lambda planner: planner.pause(name, False))
+    _steer(name, database, lambda operator: operator.pause("schedule", name, paused=False))
     click.echo(f"{name}\tresumed")
 
 
@@ -127,14 +134,18 @@ def resume(name: str, database: str | None) -> None:
 @database
 def run_now(name: str, database: str | None) -> None:
     """Make a job of a schedule at once, apart from its fires; prints the job's id."""
-    click.echo(f"{name}\tjob {_steer(name, database, lambda planner: planner.run_now(name))}")
+    done = _steer(name, database, lambda operator: operator.run_schedule(name))
+    made = _NUMBER.search(done.text)
+    click.echo(f"{name}\tjob {made[0]}" if made is not None else f"{name}\t{done.text}")
 
 
-def _steer(name: str, database: str | None, action: Callable[[Planner], Awaitable[Any]]) -> Any:
-    async def work() -> Any:
-        async with opened(database) as app:
-            answer = await action(Planner(app.store, app.clock, app.name, {}))
-            return answer or _unknown(name, [row.name for row in await app.store.schedules()])
+def _steer(name: str, database: str | None, action: Callable[[Operator], Awaitable[Done]]) -> Done:
+    async def work() -> Done:
+        async with operating(database) as operator:
+            try:
+                return await action(operator)
+            except UnknownSchedule:
+                _unknown(name, [row.name for row in await operator.app.store.schedules()])
 
     return run(work())
 

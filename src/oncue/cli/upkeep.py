@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from oncue.app import OnCue
-from oncue.cli.common import as_json, database, fail, load_app, opened, postgres_schema, run
+from oncue.cli.common import as_json, database, fail, load_app, only_database, opened, postgres_schema, run
 from oncue.cli.output import job_record, show, to_json
 from oncue.store import Store
 from oncue.store.views import JobView, SchemaView
@@ -71,7 +71,7 @@ def _log_to_stderr() -> None:
 @click.option("--django", is_flag=True, help="Only print a complete Django migration (PostgreSQL).")
 @click.option("--since", type=click.IntRange(0), metavar="VERSION", help="Print the steps after this version.")
 @click.option("--after", metavar="NAME", help="The revision or app.migration before the one that is printed.")
-@database
+@only_database
 def migrate(
     check: bool, sql: bool, alembic: bool, django: bool, since: int | None, after: str | None, database: str | None
 ) -> None:

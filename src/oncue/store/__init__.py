@@ -2,117 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-
-import msgspec
 
 from oncue.clock import Clock
 from oncue.dsn import is_postgres
 from oncue.errors import ConfigError
 from oncue.job import Ack, Cancelled, Claimed, Inserted, NewJob
-from oncue.limits import Policy
 from oncue.store.lock import LifeLock
-from oncue.store.shares import Shares
+from oncue.store.records import Adopted, Adoption, Claim, Claims, ScheduleRow, WorkerRow
 
 if TYPE_CHECKING:
     from oncue.store.sources import SourceKeeper
     from oncue.store.steps import Steps
     from oncue.store.views import AttemptView, Backlog, Blocker, Check, Counts, JobView, QueueView, SchemaView
 
+__all__ = [
+    "Adopted",
+    "Adoption",
+    "Claim",
+    "Claims",
+    "LeaseKeeper",
+    "ScheduleRow",
+    "Store",
+    "WorkerRow",
+    "open_store",
+]
 T = TypeVar("T")
-
-
-class WorkerRow(msgspec.Struct, array_like=True):
-    """One life of a worker process. Times are microseconds since the epoch.
-
-    ``queues``: JSON, a list of names or an object of names and weights; None for all. ``tasks``: a JSON list of those
-    that it knew at its start; None where that isn't known. ``version``: of its OnCue.
-    """
-
-    id: int
-    name: str
-    host: str
-    pid: int
-    queues: str | None
-    started_at: int
-    seen_at: int
-    lease_until: int
-    running: int = 0
-    tasks: str | None = None
-    version: str | None = None
-
-
-class ScheduleRow(msgspec.Struct, array_like=True):
-    """A stored schedule. ``next_at`` is the nominal time of its next fire, None where there is none."""
-
-    name: str
-    task: str
-    args: str
-    expression: str
-    timezone: str
-    options: dict[str, Any]
-    next_at: int | None
-    last_at: int | None
-    paused: int
-    missed: int
-    created_at: int
-
-
-class Claim(msgspec.Struct):
-    """What a worker asks of the store in one transaction: record these acks, then hand me due jobs.
-
-    ``until``: claim what is eligible by then (now plus the look-ahead). ``count``: at most so many.
-    ``queues``: None for all. ``shares``: what each of them gets where several have due jobs; None for the most urgent
-    first, by priority over all queues. ``taken``: what each queue has got of this claim already. ``unknown``: task
-    names that this worker can't run. ``retention``: how long the row of a job that is skipped at the claim is kept.
-    ``holding``: the ids of all jobs that the worker knows it holds; others that it holds are given back.
-    ``by_server``: the database server's clock has the last word.
-    """
-
-    worker: int
-    now: int
-    until: int
-    lease: int
-    count: int
-    acks: Sequence[Ack] = ()
-    queues: frozenset[str] | None = None
-    shares: Shares | None = None
-    unknown: Sequence[str] = ()
-    retention: int | None = None
-    policy: Policy = Policy()
-    holding: AbstractSet[int] | None = None
-    by_server: bool = False
-    taken: Mapping[str, int] = {}
-
-
-class Claims(msgspec.Struct):
-    """What one transaction gave: claimed jobs, what became of the acks, and when to come back.
-
-    ``next_eligible``, ``others_until`` (the earliest lease end of another worker that holds jobs) and
-    ``next_fire`` (of a schedule) are microseconds since the epoch, or None. ``cancel`` names jobs of this
-    worker that were asked to stop; ``lost`` those whose ack came too late. ``more``: there is more due.
-    ``held``: some due jobs could not be taken, because another transaction holds their rows.
-    ``bound_due``: some have a group, a key or a limit, and were left for a claim under the lock.
-    ``unwritten``: acks to hand in again, for the same reason, or because of ``trouble``, which kept part of the work
-    from being done.
-    """
-
-    jobs: list[Claimed]
-    lost: list[int]
-    cancel: list[int]
-    next_eligible: int | None
-    others_until: int | None
-    next_fire: int | None
-    more: bool = False
-    lease_lost: bool = False
-    changed: bool = False
-    skipped: int = 0
-    held: bool = False
-    bound_due: bool = False
-    unwritten: list[int] = []
-    trouble: Exception | None = None
 
 
 class LeaseKeeper(Protocol):
@@ -152,12 +68,44 @@ class Store(Protocol):
         """Finish what was handed in and disconnect."""
         ...
 
+    async def change(self, steps: Callable[[], Steps[T]], hint: int | None = None, *, locked: bool = False) -> T:
+        """Run steps in a write transaction, anew where it must be tried again; return their answer once it is durable.
+
+        ``hint``: what changes may be due then, so that other processes should look. ``locked``: nobody claims jobs
+        that bind each other meanwhile.
+        """
+        ...
+
+    async def look(self, steps: Callable[[], Steps[T]]) -> T:
+        """Run steps that only read, in one transaction."""
+        ...
+
     async def insert(self, job: NewJob) -> Inserted:
         """Store one job; concurrent callers share a commit."""
         ...
 
     async def insert_many(self, jobs: Sequence[NewJob]) -> list[Inserted]:
         """Store many jobs in one transaction."""
+        ...
+
+    async def adopt(self, queue: str, offers: Sequence[Adoption], now: int) -> list[Adopted | None]:
+        """Store jobs of a BullMQ queue (``PREFIX:NAME``), in one transaction with the memory of it.
+
+        What was taken over before, by id and timestamp, changes nothing. None where it wasn't, and no job was given or
+        another process gave it back to Node at this very moment.
+        """
+        ...
+
+    async def disown(self, queue: str, id: str, timestamp: int, now: int, expires_at: int | None) -> bool:
+        """Cancel what was stored for a job that stays with Node after all, and forget that; False where it has begun,
+        or stands for other calls too."""
+        ...
+
+    async def forget_adopted(self, queue: str, now: int, count: int) -> int:
+        """Forget up to ``count`` jobs that were due or taken over more than a week ago; return how many.
+
+        To be called only when none of them can lie in Redis any more, where it would be taken for a new one.
+        """
         ...
 
     async def claim(self, request: Claim) -> Claims:
@@ -173,7 +121,7 @@ class Store(Protocol):
         ...
 
     async def unregister(self, worker: int) -> None:
-        """Remove a worker that holds nothing any more."""
+        """Remove a worker, and give back what it may still hold."""
         ...
 
     async def progress(self, worker: int, job: Claimed, value: object) -> bool:
@@ -188,8 +136,15 @@ class Store(Protocol):
         """Give the first job behind every blocker another look; return how many blockers there were."""
         ...
 
+    async def park_paused(self) -> None:
+        """Take due jobs of paused tasks out of the way of the others, bit by bit."""
+        ...
+
     async def rescue(self, now: int, retention: int | None) -> list[tuple[Claimed, Ack]]:
-        """Take back the jobs of workers whose lease ended or whose death is proved; return what became of each."""
+        """Take back the jobs of workers whose lease ended or whose death is proved; return what became of each.
+
+        What another transaction holds is left for a later call; see ``Claims.left``.
+        """
         ...
 
     def lease_keeper(self) -> LeaseKeeper:
@@ -244,6 +199,15 @@ class Store(Protocol):
 
     async def backlog(self, now: int, queues: frozenset[str] | None) -> Backlog:
         """Return what is left to do in these queues (None: in all)."""
+        ...
+
+    async def coming(
+        self, after: int, until: int, limit: int, queues: frozenset[str] | None = None
+    ) -> list[tuple[int, int]]:
+        """Return up to ``limit`` waiting jobs (id, time) that become eligible after ``after``, by ``until``, in order.
+
+        What is blocked or in a paused queue doesn't count. ``queues``: None for all.
+        """
         ...
 
     async def run_now(self, now: int, id: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from oncue.clock import Clock
 from oncue.job import Cancelled, Claimed, NewJob
-from oncue.store import ScheduleRow, WorkerRow
+from oncue.store import Adopted, Adoption, ScheduleRow, WorkerRow
 from oncue.store.sources import Applied, Offer, Row, RowKey, SourceStatus, Table
-from oncue.store.steps import ReadRows, Steps, ask, manage, read, run, schedules, source
+from oncue.store.steps import ReadRows, Steps, adopt, ask, manage, operate, read, run, schedules, source
 from oncue.store.views import AttemptView, Backlog, Blocker, Counts, JobView, QueueView
 
 T = TypeVar("T")
@@ -47,7 +48,15 @@ class SharedStore:
 
     async def unblock(self) -> int:
         """Give the first job behind every blocker another look; return how many blockers there were."""
+        await self.park_paused()
         return await self.change(manage.unblock, locked=True)
+
+    async def park_paused(self) -> None:
+        """Take due jobs of paused tasks out of the way of the others, bit by bit."""
+        now = self.clock.now()
+        for pause in await self.look(operate.paused_tasks):
+            while await self.change(partial(operate.park_paused, pause.name, now)):
+                pass
 
     async def schedules(self) -> list[ScheduleRow]:
         """Return the stored schedules by name."""
@@ -96,6 +105,15 @@ class SharedStore:
         """Return what is left to do in these queues (None: in all)."""
         return await self.look(lambda: read.backlog(now, queues))
 
+    async def coming(
+        self, after: int, until: int, limit: int, queues: frozenset[str] | None = None
+    ) -> list[tuple[int, int]]:
+        """Return up to ``limit`` waiting jobs (id, time) that become eligible after ``after``, by ``until``, in order.
+
+        What is blocked or in a paused queue doesn't count. ``queues``: None for all.
+        """
+        return await self.look(lambda: read.coming(after, until, limit, queues))
+
     async def run_now(self, now: int, id: int) -> None:
         """Make a waiting job due now. Raises UnknownJob or InvalidJob."""
         await self.change(lambda: manage.run_now(now, id), now)
@@ -140,6 +158,19 @@ class SharedStore:
     async def reschedule(self, due: int, *, id: int | None, key: str | None) -> bool:
         """Move a job that is not running to ``due``; False where there is none."""
         return await self.change(lambda: manage.reschedule(due, id=id, key=key), due)
+
+    async def adopt(self, queue: str, offers: Sequence[Adoption], now: int) -> list[Adopted | None]:
+        """Store jobs of a BullMQ queue, in one transaction with the memory of it."""
+        due = min((one.job.scheduled_at for one in offers if one.job is not None), default=None)
+        return await self.change(lambda: adopt.adopt(queue, offers, now), due)
+
+    async def disown(self, queue: str, id: str, timestamp: int, now: int, expires_at: int | None) -> bool:
+        """Cancel what was stored for a job that stays with Node after all; False where it has begun."""
+        return await self.change(lambda: adopt.disown(queue, id, timestamp, now, expires_at), now)
+
+    async def forget_adopted(self, queue: str, now: int, count: int) -> int:
+        """Forget up to ``count`` jobs that were due or taken over more than a week ago; return how many."""
+        return await self.change(lambda: adopt.forget(queue, now, count))
 
 
 class SharedSources:

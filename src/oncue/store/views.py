@@ -103,7 +103,7 @@ class WorkerView(msgspec.Struct, frozen=True):
     ``weights``: those of its queues, where they have any. ``tasks``: what it knew at its start, None where that isn't
     recorded. ``version``: of its OnCue.
     ``state``: ``alive``; ``silent`` where no sign of life came for two minutes; ``dead`` where its process is known to
-    have ended.
+    have ended, or it was ``given_up``: its jobs were taken back, all but those whose rows other transactions hold.
     """
 
     id: int
@@ -119,6 +119,7 @@ class WorkerView(msgspec.Struct, frozen=True):
     weights: dict[str, float] | None = None
     tasks: list[str] | None = None
     version: str | None = None
+    given_up: bool = False
 
     def knows(self, task: str) -> bool:
         """Whether it can run a task, as far as is recorded."""

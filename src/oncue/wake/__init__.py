@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from oncue.dsn import is_postgres
 from oncue.errors import ConfigError
+from oncue.redis_url import is_redis, parse_redis
+
+if TYPE_CHECKING:
+    from oncue.wake.bullmq import Carrier
 
 Send = Callable[[str], Awaitable[object]]
 """Sends a payload over the store's own connection to all who listen on the schema's channel."""
@@ -17,6 +21,13 @@ class Wake(Protocol):
 
     hears_commits: bool
     """Whether every commit to the database is heard, and not only those that announce what is due."""
+    timers: bool
+    """Whether workers start jobs by their own timers; where not, only when the carrier delivers them."""
+
+    @property
+    def carrier(self) -> Carrier | None:
+        """What carries announcements of jobs and delivers them when they are due, where there is such a queue."""
+        ...
 
     async def start(self) -> None:
         """Begin to listen. A channel that can't be had now is no error: ``healthy`` says so, and it is tried again."""
@@ -44,6 +55,12 @@ class Wake(Protocol):
         ...
 
     @property
+    def counts(self) -> dict[str, int]:
+        """What came since the start: hints ``sent``, ``heard`` and ``lost`` (proofs of the channel that failed among
+        them), ``reconnects``, ``polls``; of a carrier what its ``Stats`` say, as ``carrier_NAME``."""
+        ...
+
+    @property
     def healthy(self) -> str | None:
         """None where hints from other processes arrive at once; else what is wrong and what happens instead."""
         ...
@@ -53,9 +70,14 @@ def open_wake(url: str | None, database: str, send: Send | None = None) -> Wake:
     """Return the wake queue for a URL, beside the ``database``.
 
     None is what fits the database: its file on SQLite, LISTEN on the same server on PostgreSQL. There, another
-    ``postgresql://`` URL is a second way to the same database, for LISTEN alone: past a pooler that can't. ``send``
-    is needed on PostgreSQL, to prove the channel. Raises ConfigError.
+    ``postgresql://`` URL is a second way to the same database, for LISTEN alone: past a pooler that can't. A
+    ``redis://`` URL adds Redis to what fits the database. ``send`` is needed on PostgreSQL, to prove the channel.
+    Raises ConfigError.
     """
+    if url is not None and is_redis(url):
+        from oncue.wake.redis import RedisWake
+
+        return RedisWake(parse_redis(url), open_wake(None, database, send))
     if is_postgres(database) and (url is None or is_postgres(url)):
         from oncue.wake.postgres import PostgresWake
 
@@ -66,9 +88,10 @@ def open_wake(url: str | None, database: str, send: Send | None = None) -> Wake:
         from oncue.wake.local import LocalWake
 
         return LocalWake(database)
-    fits = "postgresql://... (past a pooler)" if is_postgres(database) else "local:// only"
+    fits = "postgresql://... (past a pooler)" if is_postgres(database) else "local://"
     raise ConfigError(
-        f"No wake queue for {_scheme(url)!r}: this version knows {fits} beside this database. Leave wake= out."
+        f"No wake queue for {_scheme(url)!r}: this version knows {fits} and redis://... beside this database. Leave "
+        "wake= out, or name one of these."
     )
 
 

@@ -17,6 +17,10 @@ class Hub:
     def __init__(self, database: str) -> None:
         self._all = _listeners.setdefault(database, {})
         self._mine: set[int] = set()
+        self.sent = 0
+        """Hints of this process."""
+        self.heard = 0
+        """What was heard from elsewhere, or looked for."""
 
     def listen(self, heard: Heard) -> Callable[[], None]:
         """Have ``heard`` called on the running loop for each hint; the returned function ends that."""
@@ -27,10 +31,12 @@ class Hub:
 
     def tell_all(self, due: int | None) -> None:
         """Tell every listener of this database in this process."""
+        self.sent += 1
         self._tell(due, list(self._all))
 
     def tell_mine(self, due: int | None) -> None:
         """Tell the listeners of this wake queue only."""
+        self.heard += 1
         self._tell(due, list(self._mine))
 
     def clear(self) -> None:

@@ -20,12 +20,19 @@ class LocalWake:
     """
 
     hears_commits = True
+    timers = True
+    carrier = None
 
     def __init__(self, url: str) -> None:
         self._path = Path(unquote(urlsplit(url).path[1:])).resolve()
         self._hub = Hub(str(self._path))
         self._watch: FileWatch | None = None
         self._problem: str | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What came since the start; a file loses nothing."""
+        return {"sent": self._hub.sent, "heard": self._hub.heard, "lost": 0}
 
     @property
     def healthy(self) -> str | None:

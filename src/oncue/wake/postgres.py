@@ -15,7 +15,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from oncue.channel import channel_of, is_probe, probe_text, read_hint
-from oncue.dsn import PostgresUrl, parse
+from oncue.dsn import PostgresUrl, each_host, parse
 from oncue.wake import Send
 from oncue.wake.hub import Heard, Hub
 
@@ -66,6 +66,8 @@ class PostgresWake:
     """
 
     hears_commits = False
+    timers = True
+    carrier = None
 
     def __init__(self, database: str, send: Send, listen_url: str | None = None, timing: Timing | None = None) -> None:
         """Raises ConfigError for a URL that is none."""
@@ -84,6 +86,18 @@ class PostgresWake:
         self._flushing = self._changed = False
         self._earliest: int | None = None
         self.stats = Stats()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What came since the start."""
+        found = self.stats
+        return {
+            "sent": self._hub.sent,
+            "heard": found.hints,
+            "lost": found.probes_lost,
+            "reconnects": found.reconnects,
+            "polls": found.polls,
+        }
 
     @property
     def healthy(self) -> str | None:
@@ -147,16 +161,7 @@ class PostgresWake:
 
     async def _session(self) -> None:
         """Connect, prove, and prove again and again. Ends by raising why it can't go on."""
-        connection = await asyncpg.connect(
-            self._url.dsn,
-            timeout=self._timing.prove_within,
-            command_timeout=self._timing.prove_within,
-            server_settings={"application_name": "oncue wake"},
-            # A pooler that we don't know of must not be left with our prepared statements.
-            statement_cache_size=0,
-            # A standby can't LISTEN.
-            target_session_attrs=SessionAttribute.read_write,
-        )
+        connection = await self._connect()
         lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         connection.add_termination_listener(lambda _: _settle(lost))
         try:
@@ -173,6 +178,30 @@ class PostgresWake:
         finally:
             with contextlib.suppress(Exception):
                 await connection.close(timeout=1)
+
+    async def _connect(self) -> asyncpg.Connection[Any]:
+        """Connect to the first host that takes writes.
+
+        Each gets its share of the time, so that one that is silent doesn't keep us from the next.
+        """
+        hosts, within = each_host(self._url.dsn), self._timing.prove_within
+        failures: list[Exception] = []
+        for host in hosts:
+            try:
+                return await asyncpg.connect(
+                    host,
+                    timeout=within / len(hosts),
+                    command_timeout=within,
+                    server_settings={"application_name": "oncue wake"},
+                    # A pooler that we don't know of must not be left with our prepared statements.
+                    statement_cache_size=0,
+                    # A standby can't LISTEN.
+                    target_session_attrs=SessionAttribute.read_write,
+                )
+            except Exception as error:
+                failures.append(error)
+        # That one takes no writes says more than that another is away.
+        raise next((one for one in failures if isinstance(one, asyncpg.TargetServerAttributeNotMatched)), failures[-1])
 
     async def _prove(self, lost: asyncio.Future[None]) -> None:
         """Send ourselves a notification and wait for it."""

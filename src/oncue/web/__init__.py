@@ -1,4 +1,7 @@
-"""OnCue over HTTP: the route for an external cron, health, and what ``oncue serve`` runs. Needs ``oncue[web]``."""
+"""OnCue over HTTP: the operator's page and API, cron's route, those of messengers, health, and ``oncue serve``.
+
+Needs ``oncue[web]``.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ try:
 except ModuleNotFoundError as error:  # pragma: no cover - the tests have it
     raise ModuleNotFoundError("oncue.web needs Starlette: pip install 'oncue[web]'") from error
 
-from oncue.web.asgi import cron_app, web_app
+from oncue.web.access import Identity
+from oncue.web.asgi import cron_app, dashboard_app, web_app, webhook_app
 from oncue.web.cron import CRON_PATH
 
-__all__ = ["CRON_PATH", "cron_app", "web_app"]
+__all__ = ["CRON_PATH", "Identity", "cron_app", "dashboard_app", "web_app", "webhook_app"]

@@ -27,11 +27,16 @@ def problem(status: int, error: str, reason: str) -> JSONResponse:
     return JSONResponse({"error": error, "reason": reason}, status, headers=NO_STORE)
 
 
-def database_trouble(error: StoreError) -> JSONResponse:
-    """Log the error in full, and return 503 with a reason that holds none of its details."""
+def database_trouble_text(error: StoreError) -> str:
+    """Log the error in full, and return a reason that holds none of its details."""
     log.error("the database can't be used: %s", error)
     reason = next((text for kind, text in _REASONS.items() if isinstance(error, kind)), "the database can't be used")
-    return problem(503, "Database unavailable", f"{reason}; the log has the details")
+    return f"{reason}; the log has the details"
+
+
+def database_trouble(error: StoreError) -> JSONResponse:
+    """Log the error in full, and return 503 with a reason that holds none of its details."""
+    return problem(503, "Database unavailable", database_trouble_text(error))
 
 
 async def http_error(_: Request, error: Exception) -> JSONResponse:

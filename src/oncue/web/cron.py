@@ -12,7 +12,9 @@ from starlette.routing import Route
 
 from oncue.app import OnCue
 from oncue.errors import StoreError
+from oncue.operate.tokens import PREFIX
 from oncue.settings import Settings
+from oncue.web.access import Access
 from oncue.web.answers import NO_STORE, database_trouble, problem
 from oncue.worker import WorkerOptions
 
@@ -29,8 +31,8 @@ class BadQuery(ValueError):
 class CronEndpoint:
     """Answers the cron route for one application."""
 
-    def __init__(self, app: OnCue, settings: Settings) -> None:
-        self._app, self._settings = app, settings
+    def __init__(self, app: OnCue, settings: Settings, access: Access) -> None:
+        self._app, self._settings, self._access = app, settings, access
         self._refusing = False
 
     def route(self) -> Route:
@@ -42,6 +44,20 @@ class CronEndpoint:
 
     async def answer(self, request: Request) -> JSONResponse:
         """Drain for an authorized caller; see ``cron_app`` for the answers."""
+        try:
+            return await self._drained(request) if await self._has_role(request) else await self._by_secret(request)
+        except StoreError as error:
+            return database_trouble(error)
+
+    async def _has_role(self, request: Request) -> bool:
+        """Whether the request bears a token with the role cron."""
+        given = request.headers.getlist("authorization")
+        if len(given) != 1 or PREFIX not in given[0]:
+            return False
+        identity = await self._access.identify(request)
+        return identity is not None and "cron" in identity.roles
+
+    async def _by_secret(self, request: Request) -> JSONResponse:
         if not self._settings.cron_secrets:
             self._refused("CRON_SECRET is not set here")
             return problem(
@@ -55,6 +71,9 @@ class CronEndpoint:
             return JSONResponse(
                 {"error": "Unauthorized"}, 401, headers={**NO_STORE, "WWW-Authenticate": 'Bearer realm="oncue"'}
             )
+        return await self._drained(request)
+
+    async def _drained(self, request: Request) -> JSONResponse:
         self._refusing = False
         try:
             limit, seconds = self._budget(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import socket
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from oncue.channel import channel_of, hint_text
 from oncue.clock import SECOND, Clock, SystemClock
 from oncue.dsn import parse
-from oncue.errors import NotOpen, StoreBusy
+from oncue.errors import NotOpen, StoreBusy, StoreError
 from oncue.job import Ack, Claimed, Inserted, NewJob
 from oncue.store import Claim, Claims, WorkerRow
 from oncue.store.base import SharedStore
@@ -216,6 +217,8 @@ class PostgresStore(SharedStore):
         id = await self.pool.transaction(add)
         for lock in held[:-1]:
             lock.release()
+        with contextlib.suppress(StoreError):
+            await self._claimer.warm_up()
         return id, held[-1]
 
     @property
@@ -226,6 +229,7 @@ class PostgresStore(SharedStore):
 
     async def unblock(self) -> int:
         """Give the first job behind every blocker another look; return how many blockers there were."""
+        await self.park_paused()
         if not await self.look(manage.blocked):
             return 0
         return await self.change(manage.unblock, locked=True)
@@ -242,24 +246,25 @@ class PostgresStore(SharedStore):
         rows = await self.workers()
         self._claimer.suspects = {row.id for row in rows if row.running}
         dead = self._dead(rows)
-        if not dead and not any(row.running and row.lease_until < now for row in rows):
+        if not dead and not any(row.given_up or (row.running and row.lease_until < now) for row in rows):
             return []
         proved = [(row.id, f"worker {row.name} died (its process holds its lock no more)") for row in dead]
 
-        async def take_back(conn: Connection) -> list[tuple[Claimed, Ack]]:
-            taken = await perform(conn, manage.rescue(now, retention, proved), self.schema_name, locked=True)
-            text, args = named("notify", self.schema_name, {"channel": self.channel, "hint": hint_text(now)})
-            await conn.fetchval(text, *args)
-            return taken
+        async def take_back(conn: Connection) -> manage.Rescue:
+            done = await perform(conn, manage.rescue(now, retention, proved), self.schema_name, locked=True)
+            if done.jobs:
+                text, args = named("notify", self.schema_name, {"channel": self.channel, "hint": hint_text(now)})
+                await conn.fetchval(text, *args)
+            return done
 
         try:
-            taken = await self.pool.transaction(take_back, self.lock, waits=False, lock_wait=ROW_WAIT)
+            taken, gone = await self.pool.transaction(take_back, self.lock, waits=False, lock_wait=ROW_WAIT)
         except StoreBusy as error:
-            # Not under the lock that all claims of bound jobs need: somebody's transaction may stay open for long.
-            log.warning("a dead worker's jobs can't be taken back yet, others hold one of them; again soon: %s", error)
+            # Jobs that others hold are left out; this is a worker in the middle of a claim, or the lock for bound jobs.
+            log.warning("dead workers' jobs can't be taken back just now; again soon: %s", error)
             return []
-        for row in dead:
-            forget(self._folder, row.id)
+        for worker in gone:
+            forget(self._folder, worker)
         return taken
 
     def _dead(self, rows: Sequence[WorkerRow]) -> list[WorkerRow]:

@@ -21,7 +21,7 @@ from oncue.store.postgres.run import named, perform
 from oncue.store.shares import Lane, Turns
 from oncue.store.steps import Finish, Steps, as_json, claim, fetch, manage
 from oncue.store.steps.acks import write_acks
-from oncue.store.steps.claim import Peek, claims_of, renew, served
+from oncue.store.steps.claim import Peek, claims_of, refused, renew, served
 from oncue.store.steps.insert import release
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _FIRST_HELD, _LONGEST_HELD = 10_000, 1_000_000
 _CAUTIOUS = 30.0
 # So long, in seconds, a worker whose places one lane fills goes on without looking at anything else.
-_LOOK_EVERY = 0.01
+_LOOK_EVERY = 0.02
 
 
 class Claimer:
@@ -59,6 +59,30 @@ class Claimer:
             with contextlib.suppress(StoreError):
                 await self._store.announce(hint)
         return found
+
+    async def warm_up(self) -> None:
+        """Have the hot statements planned on both connections before there is work: the first jobs come sooner."""
+        schema = self._store.schema_name
+        nothing = {
+            "worker": 0,
+            "now": 0,
+            "until": 0,
+            "count": 0,
+            "queue": "",
+            "priority": 0,
+            "unknown": [],
+            "bound": [],
+        }
+        no_acks = {"worker": 0, "attempt": 0, "retention": 0, "id": [], "started_at": [], "finished_at": []}
+
+        async def plan(conn: Connection) -> None:
+            for text, args in (
+                named("claim_plain", schema, nothing),
+                named("finish_completed", schema, no_acks),
+            ):
+                await conn.fetch(text, *args)
+
+        await asyncio.gather(self._store.hot(plan), self._store.hot(plan))
 
     async def _claim(self, request: Claim) -> Claims:
         free = [ack for ack in request.acks if not ack.release]
@@ -196,7 +220,7 @@ class Claimer:
         turns = Turns(due, request.shares, request.taken)
         while (turn := turns.pick(request.count - len(found.jobs))) is not None:
             lane, count = turn
-            values = {"queue": lane[0], "priority": lane[1], "bound": tasks, "unknown": list(request.unknown)}
+            values = {"queue": lane[0], "priority": lane[1], "bound": tasks, "unknown": refused(request, peek)}
             limits = {"worker": request.worker, "now": request.now, "until": until, "count": count}
             taken = await self._take_lane(conn, {**values, **limits})
             found.jobs += taken
@@ -214,7 +238,7 @@ class Claimer:
         found = claims_of(peek, [])
         found.cancel = []
         limits = {"worker": request.worker, "now": request.now, "until": claim.until(request, peek)}
-        values = {"queue": lane[0], "priority": lane[1], "unknown": list(request.unknown), "count": request.count}
+        values = {"queue": lane[0], "priority": lane[1], "unknown": refused(request, peek), "count": request.count}
         found.jobs = await self._take_lane(conn, {**values, **limits, "bound": list(request.policy.tasks)})
         found.more = True
         if len(found.jobs) == request.count:

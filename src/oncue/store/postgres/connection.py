@@ -8,12 +8,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from oncue.dsn import PostgresUrl
+from oncue.dsn import PostgresUrl, each_host
 from oncue.errors import NotOpen, StoreError
 from oncue.store.postgres.trouble import (
     TROUBLE,
@@ -41,7 +40,8 @@ LOCK_WAIT = 3.0
 # worker, would wait for somebody's open transaction.
 ROW_WAIT = 0.2
 # The hot statements have one good plan each, by an index. Planners that have no statistics yet, or old ones, choose
-# another at times and are a hundred times slower, so what they would choose is ruled out.
+# another at times and are a hundred times slower, so what they would choose is ruled out. One plan a statement: by
+# itself PostgreSQL makes five more first, for the values of the first five calls.
 SETTINGS = {
     "application_name": "oncue",
     # A due value reads the same on every connection, and CURRENT_DATE in a source's condition is UTC's, as on SQLite.
@@ -50,13 +50,16 @@ SETTINGS = {
     "enable_bitmapscan": "off",
     "enable_sort": "off",
     "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
     "idle_in_transaction_session_timeout": _STANDSTILL,
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
 _LOCAL = "; ".join(
-    f"SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items() if name.startswith(("enable", "jit", "idle"))
+    f"SET LOCAL {name} = '{value}'"
+    for name, value in SETTINGS.items()
+    if name.startswith(("enable", "jit", "plan", "idle"))
 )
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
@@ -67,7 +70,7 @@ async def connect(url: PostgresUrl, timeout: float, lock_wait: float = LOCK_WAIT
 
     Of several hosts each gets its share of the time: one that is silent doesn't keep us from the others.
     """
-    hosts = _hosts(url.dsn)
+    hosts = each_host(url.dsn)
     failures: list[Exception] = []
     for host in hosts:
         try:
@@ -102,15 +105,6 @@ async def _connect(dsn: str, pooled: bool, timeout: float, patience: float, lock
 def _lock_timeout(patience: float, lock_wait: float = LOCK_WAIT) -> str:
     """Less than the patience: the server then says that nothing was done, where silence would leave that open."""
     return f"{max(0.05, min(lock_wait, 0.8 * patience)) * 1000:.0f}ms"
-
-
-def _hosts(dsn: str) -> list[str]:
-    """Return a URL for each host that a URL names."""
-    parts = urlsplit(dsn)
-    login, at, hosts = parts.netloc.rpartition("@")
-    if "," not in hosts:
-        return [dsn]
-    return [parts._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]
 
 
 class Pool:

@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from oncue.errors import StoreBusy
 from oncue.job import Inserted, NewJob
@@ -25,15 +26,25 @@ _MOST = 1_000
 _SETTLERS = 2
 _SHORT_WAIT = 0.05
 _CHUNK = 2_000
-_COLUMNS = (
-    "task", "args", "queue", "priority", "scheduled_at", "max_attempts", "created_at", "max_late", "when_late",
-    "metadata",
-)  # fmt: skip
+_ALWAYS = ("task", "queue", "priority", "scheduled_at", "max_attempts", "created_at", "when_late")
+_SOMETIMES = {"group_name": "group", "max_late": "max_late", "metadata": "metadata"}
 
 
 def is_plain(job: NewJob) -> bool:
     """Tell whether nothing can stand in the way of this job's row."""
     return job.key is None and job.origin is None and job.when_blocked == "wait"
+
+
+def _columns(jobs: Sequence[NewJob]) -> dict[str, Any]:
+    """Return these jobs' columns as ``insert_plain`` takes them."""
+    columns: dict[str, Any] = {"args": [job.args for job in jobs]}
+    for name in _ALWAYS:
+        values = list(map(attrgetter(name), jobs))
+        columns[name] = values[:1] if values.count(values[0]) == len(values) else values
+    for name, attribute in _SOMETIMES.items():
+        values = list(map(attrgetter(attribute), jobs))
+        columns[name] = [] if values.count(None) == len(values) else values
+    return columns
 
 
 class Inserter:
@@ -162,11 +173,11 @@ class Inserter:
         return [Inserted(id, "created", job.scheduled_at) for id, job in zip(ids, jobs, strict=True)]
 
     async def _store_plain(self, conn: Connection, jobs: Sequence[NewJob], hint: str) -> list[int]:
-        columns = {name: [getattr(job, name) for job in jobs] for name in _COLUMNS}
-        columns["group_name"] = [job.group for job in jobs]
         store = self._store
         began = store.began()
-        text, args = named("insert_plain", store.schema_name, {**columns, "channel": store.channel, "hint": hint})
+        text, args = named(
+            "insert_plain", store.schema_name, {**_columns(jobs), "channel": store.channel, "hint": hint}
+        )
         row = await conn.fetchrow(text, *args)
         assert row is not None
         store.learn(began, row[1])

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _NAMES = (
     "job", "finished", "finished_rest", "attempt", "worker", "schedule", "source", "source_row", "source_change",
-    "limit", "queue", "release", "counter", "job_id_seq", "worker_id_seq",
+    "limit", "queue", "release", "counter", "adopted", "channel", "person", "chat", "chat_step", "message", "sent",
+    "status", "inbound", "update", "event", "audit", "token", "task_pause", "minute", "alert",
+    "job_id_seq", "worker_id_seq",
 )  # fmt: skip
 _TABLE = re.compile(rf"\boncue_({'|'.join(_NAMES)})\b")
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)\b")

@@ -34,7 +34,12 @@ class Migration:
     oldest: int
 
 
-MIGRATIONS = (Migration("schema.sql", "schema_down.sql", 1),)
+MIGRATIONS = (
+    Migration("schema.sql", "schema_down.sql", 1),
+    Migration("adopted.sql", "adopted_down.sql", 1),
+    Migration("chat.sql", "chat_down.sql", 1),
+    Migration("operate_tables.sql", "operate_tables_down.sql", 1),
+)
 VERSION = len(MIGRATIONS)
 _IS_THERE = (
     "SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "

@@ -28,7 +28,9 @@ _FEW_LEFT = 10
 _TABLES = (
     "oncue_job", "oncue_finished", "oncue_finished_rest", "oncue_attempt", "oncue_worker", "oncue_schedule",
     "oncue_source", "oncue_source_row", "oncue_source_change", "oncue_limit", "oncue_queue", "oncue_release",
-    "oncue_counter",
+    "oncue_counter", "oncue_adopted", "oncue_channel", "oncue_person", "oncue_chat", "oncue_chat_step",
+    "oncue_message", "oncue_sent", "oncue_status", "oncue_inbound", "oncue_update", "oncue_event", "oncue_audit",
+    "oncue_token", "oncue_task_pause", "oncue_minute", "oncue_alert",
 )  # fmt: skip
 _FOUND = "SELECT relname::text FROM pg_class WHERE relnamespace = $1::text::regnamespace AND relkind IN ('r', 'p')"
 _LACKS = """
@@ -38,7 +40,7 @@ CROSS JOIN LATERAL unnest(CASE WHEN c.relkind = 'S' THEN ARRAY['USAGE']
 WHERE c.relnamespace = $1::text::regnamespace AND c.relkind IN ('r', 'p', 'S') AND c.relname LIKE 'oncue\\_%'
   AND c.relname !~ '^oncue_finished_[0-9]' AND NOT CASE WHEN c.relkind = 'S'
     THEN has_sequence_privilege(c.oid, 'USAGE') ELSE has_table_privilege(c.oid, p.verb) END
-GROUP BY c.relname ORDER BY c.relname"""
+GROUP BY c.relname, c.relkind ORDER BY c.relkind = 'S', c.relname"""
 _CONNECTIONS = """
 SELECT (SELECT count(*) FROM pg_stat_activity
         WHERE datid IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend') AS used,

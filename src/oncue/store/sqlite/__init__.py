@@ -175,9 +175,9 @@ class SqliteStore(SharedStore):
         def take_back(conn: sqlite3.Connection) -> list[tuple[Claimed, Ack]]:
             dead = self._dead(perform(conn, manage.workers()))
             proved = [(row.id, f"worker {row.name} died (its process holds its lock no more)") for row in dead]
-            taken = perform(conn, manage.rescue(now, retention, proved))
-            for row in dead:
-                forget(self._lives, row.id)
+            taken, gone = perform(conn, manage.rescue(now, retention, proved))
+            for worker in gone:
+                forget(self._lives, worker)
             return taken
 
         return await self.write(take_back)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from oncue.errors import SchemaTooNew
 from oncue.store.sql import text
 
-MIGRATIONS = ("schema.sql",)
+MIGRATIONS = ("schema.sql", "adopted.sql", "chat.sql", "operate_tables.sql")
 VERSION = len(MIGRATIONS)
 
 

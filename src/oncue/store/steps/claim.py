@@ -17,7 +17,8 @@ from oncue.store.steps.acks import write_acks
 
 class Peek(msgspec.Struct):
     """One look at everything that a worker must know. A lane is (queue, priority, its first eligible time, and whether
-    that job has a group, a key or a limit). ``freed``: names were freed outside a claim; ``now``: the server's time."""
+    that job has a group, a key or a limit). ``freed``: names were freed outside a claim; ``left``: workers that were
+    given up are left; ``paused_tasks``: nobody takes their jobs; ``now``: the server's time."""
 
     lanes: list[Lane]
     lease_until: int | None
@@ -27,6 +28,8 @@ class Peek(msgspec.Struct):
     cancel: list[int]
     changed: int
     freed: int = 0
+    left: int = 0
+    paused_tasks: list[str] = []
     now: int = 0
 
 
@@ -47,6 +50,7 @@ def claim(request: Claim) -> Steps[Claims]:
     # Names that were freed before the look are left only where others hold the rows of those who wait behind them.
     found.held = bool(peek.freed)
     request.until = until(request, peek)
+    request.unknown = refused(request, peek)
     later = yield from _claim_lanes(request, served(peek, request), found)
     found.next_eligible = min(later, default=None)
     yield from renew(request, peek, takes=bool(found.jobs))
@@ -62,13 +66,18 @@ def look(worker: int, bound: list[str], unknown: Sequence[str]) -> Steps[Peek]:
 def claims_of(peek: Peek, lost: list[int]) -> Claims:
     """Return what the look alone tells."""
     found = Claims([], lost, peek.cancel, None, peek.others_until, peek.next_fire, changed=bool(peek.changed))
-    found.lease_lost = peek.lease_until is None
+    found.lease_lost, found.left = peek.lease_until is None, bool(peek.left)
     return found
 
 
 def until(request: Claim, peek: Peek) -> int:
     """By the server's clock, where that decides, no job is claimed earlier than the look-ahead allows."""
     return min(request.until, peek.now + request.until - request.now) if request.by_server else request.until
+
+
+def refused(request: Claim, peek: Peek) -> list[str]:
+    """Return the tasks whose jobs this worker leaves: those that it can't run, and those that are paused."""
+    return [*request.unknown, *peek.paused_tasks]
 
 
 def served(peek: Peek, request: Claim) -> list[Lane]:
@@ -136,6 +145,7 @@ def _claim_lane(request: Claim, lane: Lane, count: int, found: Claims) -> Steps[
         choice = choose(jobs, facts, request.policy, request.now)
         yield from _settle(request, choice, facts)
         found.skipped += len(choice.skip)
+        found.limited += sum(slot is not None for _, _, slot in choice.park)
     if choice.take:
         ids = as_json([job.id for job in choice.take])
         yield run("claim_jobs", worker=request.worker, now=request.now, ids=ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,9 +14,18 @@ from oncue.store import WorkerRow
 from oncue.store.steps import Finish, Ids, Steps, as_json, ask, fetch, run
 from oncue.store.steps.acks import write_acks
 from oncue.store.steps.insert import release
+from oncue.store.steps.watch import note
 
+_EVER = 1 << 62
 _claimed = msgspec.json.Decoder(list[Claimed])
 _workers = msgspec.json.Decoder(list[WorkerRow])
+
+
+class Rescue(NamedTuple):
+    """What was taken back, with what became of it; and the dead workers of whom nothing is left."""
+
+    jobs: list[tuple[Claimed, Ack]]
+    gone: list[int]
 
 
 def _find(id: int | None, key: str | None) -> Steps[list[tuple[int, str, int, str | None, str | None]]]:
@@ -59,7 +68,7 @@ def reschedule(due: int, *, id: int | None, key: str | None) -> Steps[bool]:
 def run_now(now: int, id: int) -> Steps[None]:
     """Make a waiting job due now. Raises UnknownJob, or InvalidJob where it runs or is final."""
     if not (yield from reschedule(now, id=id, key=None)):
-        yield from _refuse(id, "run now")
+        yield from refuse(id, "run now")
 
 
 def restart(now: int, id: int) -> Steps[None]:
@@ -68,7 +77,7 @@ def restart(now: int, id: int) -> Steps[None]:
     Raises UnknownJob, or InvalidJob where it is not in one of those states or its key is taken.
     """
     if not (yield run("restart_finished", id=id, due=now)):
-        yield from _refuse(id, "retry")
+        yield from refuse(id, "retry")
     yield run("record_finished", id=id)
     yield run("drop_history", id=id)
     ((_, _, _, key, _),) = yield from _find(id, None)
@@ -79,7 +88,8 @@ def restart(now: int, id: int) -> Steps[None]:
             yield from release((GROUP + group,))
 
 
-def _refuse(id: int, action: str) -> Steps[None]:
+def refuse(id: int, action: str) -> Steps[None]:
+    """Raise why an action does not apply to a job: UnknownJob or InvalidJob."""
     state = yield ask("state_of", id=id)
     if action == "retry" and state in ("discarded", "cancelled"):
         raise InvalidJob(f"Job {id} can't run again: its key is in use by another job. Cancel that one first.")
@@ -102,48 +112,54 @@ def add_worker(row: WorkerRow) -> Steps[int]:
 
 
 def jobs_of(worker: int) -> Steps[list[Claimed]]:
-    """Return the jobs that a worker holds."""
+    """Return the jobs that a worker holds, without those whose rows another transaction holds just now."""
     return _claimed.decode((yield ask("jobs_of_worker", worker=worker)))
 
 
 def sign_off(now: int, worker: int) -> Steps[None]:
     """Remove a worker. What it still holds, as after a claim whose answer it did not live to see, is given back."""
-    reason = "given back: its worker signed off before it began"
-    # First, so that a claim of it that is still under way comes to nothing, or is seen below.
-    yield run("drop_worker", worker=worker)
-    back = Snoozed(0, reason, released=True)
-    acks = [
-        decide(job, back, now, job.claimed_at, caps=possible_caps(job.task, job.queue))
-        for job in (yield from jobs_of(worker))
-    ]
-    if acks:
-        yield from write_acks(worker, acks)
+    back = Snoozed(0, "given back: its worker signed off before it began", released=True)
+    yield from _take_from(worker, back, now, None, _EVER)
 
 
-def rescue(now: int, retention: int | None, proved: Sequence[tuple[int, str]] = ()) -> Steps[list[tuple[Claimed, Ack]]]:
+def rescue(now: int, retention: int | None, proved: Sequence[tuple[int, str]] = ()) -> Steps[Rescue]:
     """Take the jobs of dead workers back: of those whose lease ended by ``now`` and of those ``proved`` dead.
 
     ``proved`` holds (worker id, how it is known). A job without attempts left is discarded with that reason.
     """
     reasons = dict(proved)
-    done: list[tuple[Claimed, Ack]] = []
+    done = Rescue([], [])
     for worker in (yield from workers()):
-        reason = reasons.get(worker.id)
-        if reason is None and worker.running and worker.lease_until < now:
-            reason = f"worker {worker.name} let its lease end"
+        reason, before = reasons.get(worker.id), _EVER
+        if reason is None and worker.given_up:
+            reason = f"worker {worker.name} was given up before, while another transaction held this job"
+        elif reason is None and worker.running and worker.lease_until < now:
+            reason, before = f"worker {worker.name} let its lease end", now
         if reason is None:
             continue
-        # First, so that a claim of it that is still under way comes to nothing, or is seen below.
-        yield run("drop_worker", worker=worker.id)
-        jobs = yield from jobs_of(worker.id)
-        acks = [
-            decide(job, Rescued(reason), now, job.claimed_at, "hold", retention, possible_caps(job.task, job.queue))
-            for job in jobs
-        ]
-        if acks:
-            yield from write_acks(worker.id, acks)
-        done += zip(jobs, acks, strict=True)
+        jobs, acks, gone = yield from _take_from(worker.id, Rescued(reason), now, retention, before)
+        done.jobs.extend(zip(jobs, acks, strict=True))
+        if gone:
+            done.gone.append(worker.id)
+    if done.jobs:
+        yield from note("rescued_at", now)
     return done
+
+
+def _take_from(
+    worker: int, outcome: Snoozed | Rescued, now: int, retention: int | None, before: int
+) -> Steps[tuple[list[Claimed], list[Ack], bool]]:
+    """Take a worker's jobs back, unless its lease ends at ``before`` or later; tell whether none is left."""
+    # First, so that a claim of it that is still under way comes to nothing, or is seen below.
+    if not (yield run("give_up", worker=worker, before=before)):
+        return [], [], False
+    jobs = yield from jobs_of(worker)
+    acks = [
+        decide(job, outcome, now, job.claimed_at, "hold", retention, possible_caps(job.task, job.queue)) for job in jobs
+    ]
+    if acks:
+        yield from write_acks(worker, acks)
+    return jobs, acks, bool((yield run("drop_worker", worker=worker)))
 
 
 def unblock() -> Steps[int]:
@@ -151,7 +167,7 @@ def unblock() -> Steps[int]:
 
     Behind a cap more of them look: it may have been raised since, or be gone from the code.
     """
-    names = [name for name in (yield from fetch("stuck_names")) if name != "restore"]
+    names = [name for name in (yield from fetch("stuck_names")) if name != "restore" and not name.startswith("pause:")]
     if names:
         yield from release(names)
     for name in names:
@@ -177,10 +193,14 @@ def prune(now: int, count: int) -> Steps[int]:
     gone: int = yield run("prune_finished", **values)
     yield run("prune_workers", before=now - _STALE)
     yield run("prune_limits", before=now - _STALE)
+    yield run("prune_minutes", before=now - _WEEK)
+    yield run("prune_audit", before=now - _AUDITED, limit=count)
     return gone
 
 
 _STALE = 600 * 1_000_000
+_AUDITED = 400 * 86_400 * 1_000_000
+_WEEK = 7 * 86_400 * 1_000_000
 _LOOKS_BEHIND_CAP = 1_000
 
 

@@ -7,10 +7,13 @@ from typing import Any
 
 import msgspec
 
-from oncue.job import GROUP, KEY
-from oncue.store.steps import Query, Steps, as_json, ask, fetch
+from oncue.job import FINAL, GROUP, KEY
+from oncue.store.steps import Query, Steps, as_json, ask, fetch, overview
 from oncue.store.views import AttemptView, Backlog, Blocker, Counts, JobView, QueueView
+from oncue.tracing import RESERVED, without_trace
 
+_FEW = 10_000
+_EVER = 1 << 62
 _jobs = msgspec.json.Decoder(list[JobView])
 _attempts = msgspec.json.Decoder(list[AttemptView])
 _counts = msgspec.json.Decoder(Counts)
@@ -22,12 +25,35 @@ def list_jobs(limit: int, **filters: Any) -> Steps[list[JobView]]:
     """Return jobs, newest id first, that match all filters; ``state`` is a list, ``before`` an id."""
     wanted = {name: value for name, value in filters.items() if value is not None and value not in ((), [])}
     values = {name: as_json(list(value)) if name in ("state", "ids") else value for name, value in wanted.items()}
+    if not wanted.keys() & {"id", "ids"}:
+        # First which ones, by the indexes: else all that match are made into JSON and sorted, to show a few.
+        ids = yield from _ids_of(set(wanted.get("state", ())), values, limit)
+        return (yield from list_jobs(len(ids), ids=ids)) if ids else []
     found = _jobs.decode((yield Query("list_jobs", {**values, "limit": limit}, filters=list(wanted))))
-    return [_begun(job) for job in found]
+    return [_shown(job) for job in found]
 
 
-def _begun(job: JobView) -> JobView:
-    """Return a running job as started when it was due: workers claim a little ahead, and wait for the due time."""
+def _ids_of(states: set[str], values: dict[str, Any], limit: int) -> Steps[list[int]]:
+    """Return the highest ids of jobs that match; a table that has none in these states is not read."""
+    conditions = [name for name in values if name != "before"]
+    few: list[int] | None = None
+    if "key" in values:
+        few = yield from overview.few_of_key(values["key"], _FEW + 1)
+    elif states == {"discarded"}:
+        few = yield from overview.few("discarded", _FEW + 1, 0)
+    if few is not None and len(few) <= _FEW:
+        conditions, values = ["one_of", *conditions], {**values, "one_of": as_json(few)}
+    waiting = conditions if not states or states & {"scheduled", "running"} else None
+    finished = conditions if not states or states & set(FINAL) else None
+    search = overview.Search(waiting, finished, values)
+    return (yield from overview.matching_ids(search, 0, values.get("before", _EVER), limit))
+
+
+def _shown(job: JobView) -> JobView:
+    """Return a job without its trace, and a running one as started when it was due: workers claim a little ahead, and
+    wait for the due time."""
+    if isinstance(job.metadata, dict) and RESERVED in job.metadata:
+        job = msgspec.structs.replace(job, metadata=without_trace(job.metadata))
     if job.state != "running" or job.started_at is None:
         return job
     due = job.scheduled_at if job.eligible_at is None else job.eligible_at
@@ -60,6 +86,13 @@ def backlog(now: int, queues: frozenset[str] | None) -> Steps[Backlog]:
     """Return what is left to do in these queues (None: in all)."""
     wanted = None if queues is None else as_json(sorted(queues))
     return _backlog.decode((yield ask("backlog", now=now, queues=wanted)))
+
+
+def coming(after: int, until: int, limit: int, queues: frozenset[str] | None) -> Steps[list[tuple[int, int]]]:
+    """Return the first ``limit`` waiting jobs that become eligible after ``after`` and by ``until``: (id, when)."""
+    wanted = None if queues is None else as_json(sorted(queues))
+    found: list[list[int]] = yield from fetch("coming", after=after, until=until, limit=limit, queues=wanted)
+    return [(id, eligible_at) for id, eligible_at in found]
 
 
 def queues(now: int) -> Steps[list[QueueView]]:

@@ -23,11 +23,15 @@ SELECT coalesce(json_agg(id), '[]')::text FROM made;
 
 -- name: insert_plain
 -- For jobs without a key or an origin, whose rows nothing can stand in the way of: ids, hint and time in one go.
+-- A column without NULLs may come as the one value that all its rows have, and one of NULLs alone as no value.
 WITH made AS (
   INSERT INTO oncue_job (task, args, queue, priority, scheduled_at, eligible_at, max_attempts, created_at, group_name,
                          max_late, when_late, metadata)
-  SELECT task, args, queue, priority, scheduled_at, scheduled_at, max_attempts, created_at, group_name, max_late,
-         when_late, metadata
+  SELECT coalesce(task, (:task::text[])[1]), args, coalesce(queue, (:queue::text[])[1]),
+         coalesce(priority, (:priority::int[])[1]), coalesce(scheduled_at, (:scheduled_at::bigint[])[1]),
+         coalesce(scheduled_at, (:scheduled_at::bigint[])[1]), coalesce(max_attempts, (:max_attempts::int[])[1]),
+         coalesce(created_at, (:created_at::bigint[])[1]), group_name, max_late,
+         coalesce(when_late, (:when_late::text[])[1]), metadata
   FROM unnest(:task::text[], :args::text[], :queue::text[], :priority::int[], :scheduled_at::bigint[],
               :max_attempts::int[], :created_at::bigint[], :group_name::text[], :max_late::bigint[],
               :when_late::text[], :metadata::text[])
@@ -219,12 +223,15 @@ SELECT json_build_object(
                        FROM oncue_job AS j
                        WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL AND j.queue = lane.queue
                          AND j.priority = lane.priority AND task <> ALL (:unknown::text[])
+                         AND task <> ALL (ARRAY(SELECT name FROM oncue_task_pause))
                        ORDER BY eligible_at, id LIMIT 1) AS f),
-  'lease_until', (SELECT lease_until FROM oncue_worker WHERE id = :worker::bigint),
-  'others_until', (SELECT min(lease_until) FROM oncue_worker AS w WHERE id <> :worker::bigint
+  'lease_until', (SELECT lease_until FROM oncue_worker WHERE id = :worker::bigint AND lease_until >= 0),
+  'left', (SELECT EXISTS (SELECT 1 FROM oncue_worker WHERE lease_until < 0))::int,
+  'others_until', (SELECT min(lease_until) FROM oncue_worker AS w WHERE id <> :worker::bigint AND lease_until >= 0
                    AND EXISTS (SELECT 1 FROM oncue_job AS j WHERE j.worker = w.id AND j.state = 'running')),
   'next_fire', (SELECT min(next_at) FROM oncue_schedule WHERE paused = 0),
   'paused', (SELECT coalesce(json_agg(name), '[]') FROM oncue_queue WHERE paused = 1),
+  'paused_tasks', (SELECT coalesce(json_agg(name), '[]') FROM oncue_task_pause),
   'cancel', (SELECT coalesce(json_agg(id), '[]') FROM oncue_job
              WHERE worker = :worker::bigint AND state = 'running' AND cancel = 1),
   'changed', (SELECT EXISTS (SELECT 1 FROM oncue_source_change))::int,
@@ -250,7 +257,7 @@ WHERE id = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text(:ids::j
 
 -- name: claim_plain
 -- The jobs that nothing binds: no key, no group, no limit. Whoever claims others first takes the advisory lock.
--- A worker that others gave up meanwhile gets none; while it gets some, its row can't go.
+-- A worker that others gave up meanwhile gets none; while it gets some, nobody can give it up.
 UPDATE oncue_job
 SET state = 'running', attempt = attempt + 1, worker = :worker::bigint, claimed_at = :now::bigint, blocked_by = NULL
 WHERE id = ANY (ARRAY(
@@ -259,7 +266,7 @@ WHERE id = ANY (ARRAY(
       AND eligible_at <= :until::bigint AND task <> ALL (:unknown::text[])
     ORDER BY eligible_at, id LIMIT :count::int FOR UPDATE SKIP LOCKED))
   AND key IS NULL AND group_name IS NULL AND task <> ALL (:bound::text[])
-  AND :worker::bigint = (SELECT id FROM oncue_worker WHERE id = :worker::bigint FOR KEY SHARE)
+  AND :worker::bigint = (SELECT id FROM oncue_worker WHERE id = :worker::bigint AND lease_until >= 0 FOR KEY SHARE)
 RETURNING id, task, args, queue, priority, scheduled_at, attempt, snoozes, max_attempts, key, group_name, holds,
           blocked_by, when_blocked, cancel, max_late, when_late, metadata, origin, origin_ref, created_at, eligible_at,
           claimed_at;
@@ -305,7 +312,8 @@ SELECT coalesce(json_agg(json_build_array(task, queue, n)), '[]')::text
 FROM (SELECT task, queue, count(*) AS n FROM oncue_job WHERE state = 'running' GROUP BY task, queue) AS r;
 
 -- name: extend_lease
-UPDATE oncue_worker SET lease_until = :until::bigint, seen_at = :now::bigint WHERE id = :worker::bigint;
+UPDATE oncue_worker SET lease_until = :until::bigint, seen_at = :now::bigint
+WHERE id = :worker::bigint AND lease_until >= 0;
 
 -- name: next_in_lane
 SELECT eligible_at FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
@@ -323,8 +331,16 @@ ORDER BY eligible_at, id LIMIT 1;
 INSERT INTO oncue_worker (id, name, host, pid, queues, tasks, version, started_at, seen_at, lease_until)
 VALUES (:id::bigint, :name, :host, :pid::int, :queues, :tasks, :version, :now::bigint, :now::bigint, :until::bigint);
 
+-- name: give_up
+-- Its lease's end becomes negative: from here on all that it does finds the lease lost. Unless it has just renewed it,
+-- and only once what it is claiming just now is claimed.
+UPDATE oncue_worker SET lease_until = -abs(lease_until)
+WHERE id = (SELECT id FROM oncue_worker WHERE id = :worker::bigint AND lease_until < :before::bigint FOR UPDATE);
+
 -- name: drop_worker
-DELETE FROM oncue_worker WHERE id = :worker::bigint;
+-- One that was given up stays while it has jobs, so that these are found.
+DELETE FROM oncue_worker
+WHERE id = :worker::bigint AND NOT EXISTS (SELECT 1 FROM oncue_job WHERE worker = :worker::bigint AND state = 'running');
 
 -- name: workers
 SELECT coalesce(json_agg(json_build_array(id, name, host, pid, queues, started_at, seen_at, lease_until,
@@ -333,11 +349,12 @@ SELECT coalesce(json_agg(json_build_array(id, name, host, pid, queues, started_a
 FROM oncue_worker AS w;
 
 -- name: jobs_of_worker
+-- Those that no other transaction holds just now.
 SELECT coalesce(json_agg(json_build_array(
          id, task, args, queue, priority, scheduled_at, attempt, snoozes, max_attempts, key, group_name, holds,
          blocked_by, when_blocked, cancel, max_late, when_late, metadata, origin, origin_ref, created_at,
          coalesce(eligible_at, scheduled_at), claimed_at)), '[]')::text
-FROM oncue_job WHERE worker = :worker::bigint AND state = 'running';
+FROM (SELECT * FROM oncue_job WHERE worker = :worker::bigint AND state = 'running' FOR UPDATE SKIP LOCKED) AS free;
 
 -- name: find_by_id
 SELECT coalesce(json_agg(json_build_array(id, state, attempt, key, group_name)), '[]')::text FROM (
@@ -393,7 +410,8 @@ UPDATE oncue_job SET progress = :progress WHERE id = :id::bigint AND worker = :w
 SELECT coalesce((SELECT min(expires_at) FROM oncue_finished_rest) <= :now::bigint, false)
     OR coalesce((SELECT min(expires_at) FROM oncue_finished) <= :now::bigint - 172800000000, false)
     OR EXISTS (SELECT 1 FROM oncue_worker WHERE lease_until < :before::bigint)
-    OR EXISTS (SELECT 1 FROM oncue_limit WHERE tat < :before::bigint AND backlog < :before::bigint);
+    OR EXISTS (SELECT 1 FROM oncue_limit WHERE tat < :before::bigint AND backlog < :before::bigint)
+    OR coalesce((SELECT min(minute) FROM oncue_minute) < :now::bigint - 604800000000, false);
 
 -- name: prune_attempts
 -- In partitions by day rows stay up to two days longer: by then most days were dropped whole, with no row deleted.
@@ -515,18 +533,41 @@ SELECT json_build_object(
   'remaining', (
     SELECT coalesce(sum((SELECT count(*) FROM oncue_job AS j
                          WHERE j.state = 'scheduled' AND j.eligible_at <= :now::bigint AND j.queue = served.queue
-                           AND j.priority = served.priority)), 0)::bigint FROM served) + (
+                           AND j.priority = served.priority
+                           AND task <> ALL (ARRAY(SELECT name FROM oncue_task_pause)))), 0)::bigint FROM served) + (
     SELECT count(*) FROM oncue_job
     WHERE blocked_by IS NOT NULL AND blocked_by <> 'restore' AND scheduled_at <= :now::bigint
       AND (eligible_at IS NULL OR eligible_at > :now::bigint)
       AND queue NOT IN (SELECT name FROM oncue_queue WHERE paused = 1)
+      AND task <> ALL (ARRAY(SELECT name FROM oncue_task_pause))
       AND (:queues::text IS NULL OR queue = ANY (ARRAY(SELECT json_array_elements_text(:queues::json))))),
   'next_due', (SELECT min(due) FROM (
     SELECT (SELECT eligible_at FROM oncue_job AS j
             WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL AND j.queue = served.queue
-              AND j.priority = served.priority ORDER BY eligible_at, id LIMIT 1) AS due FROM served
+              AND j.priority = served.priority AND task <> ALL (ARRAY(SELECT name FROM oncue_task_pause))
+            ORDER BY eligible_at, id LIMIT 1) AS due FROM served
     UNION ALL SELECT min(next_at) FROM oncue_schedule WHERE paused = 0) AS times)
 )::text;
+
+-- name: coming
+WITH RECURSIVE lane (queue, priority) AS (
+  (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+   ORDER BY queue, priority LIMIT 1)
+  UNION ALL
+  SELECT n.queue, n.priority FROM lane, LATERAL (
+    SELECT j.queue, j.priority FROM oncue_job AS j WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL
+    AND (j.queue, j.priority) > (lane.queue, lane.priority) ORDER BY j.queue, j.priority LIMIT 1) AS n
+)
+SELECT coalesce(json_agg(json_build_array(id, eligible_at) ORDER BY eligible_at, id), '[]')::text
+FROM (SELECT f.id, f.eligible_at FROM lane, LATERAL (
+        SELECT j.id, j.eligible_at FROM oncue_job AS j
+        WHERE j.state = 'scheduled' AND j.eligible_at > :after::bigint AND j.eligible_at <= :until::bigint
+          AND j.queue = lane.queue AND j.priority = lane.priority
+          AND task <> ALL (ARRAY(SELECT name FROM oncue_task_pause))
+        ORDER BY eligible_at, id LIMIT :limit::int) AS f
+      WHERE lane.queue NOT IN (SELECT name FROM oncue_queue WHERE paused = 1)
+        AND (:queues::text IS NULL OR lane.queue = ANY (ARRAY(SELECT json_array_elements_text(:queues::json))))
+      ORDER BY f.eligible_at, f.id LIMIT :limit::int) AS c;
 
 -- name: set_queue
 INSERT INTO oncue_queue AS q (name, paused, paused_at)
@@ -744,3 +785,32 @@ ON CONFLICT (name) DO UPDATE SET app = excluded.app, swept_at = excluded.swept_a
 -- name: sources
 SELECT coalesce(json_agg(json_build_array(name, app, swept_at, made, moved, cancelled, unreadable, drift::json)
                          ORDER BY name), '[]')::text FROM oncue_source;
+
+-- name: adopt
+-- In their order, so that two who adopt the same jobs wait for each other instead of for ever.
+INSERT INTO oncue_adopted (queue, job_id, timestamp, job, expires)
+SELECT :queue, value ->> 0, (value ->> 1)::bigint, 0, (value ->> 2)::bigint
+FROM json_array_elements(:jobs::json) ORDER BY (value ->> 0) COLLATE "C", (value ->> 1)::bigint
+ON CONFLICT (queue, job_id, timestamp) DO NOTHING;
+
+-- name: adopted
+SELECT coalesce(json_agg(json_build_array(a.job_id, a.timestamp, a.job)), '[]')::text
+FROM json_array_elements(:jobs::json) AS j CROSS JOIN LATERAL (
+  SELECT * FROM oncue_adopted
+  WHERE queue = :queue AND job_id = j ->> 0 AND timestamp = (j ->> 1)::bigint OFFSET 0) AS a;
+
+-- name: adopted_as
+UPDATE oncue_adopted SET job = (j ->> 2)::bigint FROM json_array_elements(:jobs::json) AS j
+WHERE queue = :queue AND job_id = j ->> 0 AND timestamp = (j ->> 1)::bigint;
+
+-- name: adopted_waiting
+SELECT coalesce(json_agg(json_build_array(id, key, group_name)), '[]')::text FROM (
+  SELECT id, key, group_name FROM oncue_job
+  WHERE origin = :origin AND origin_ref = :ref AND state = 'scheduled' AND attempt = 0 FOR UPDATE) AS found;
+
+-- name: disown
+DELETE FROM oncue_adopted WHERE queue = :queue AND job_id = :id AND timestamp = :timestamp::bigint;
+
+-- name: forget_adopted
+DELETE FROM oncue_adopted WHERE queue = :queue AND expires <= :now::bigint AND (job_id, timestamp) IN (
+  SELECT job_id, timestamp FROM oncue_adopted WHERE queue = :queue AND expires <= :now::bigint LIMIT :count::int);

@@ -107,6 +107,7 @@ SELECT json_object(
                    AND EXISTS (SELECT 1 FROM oncue_job AS j WHERE j.worker = w.id AND j.state = 'running')),
   'next_fire', (SELECT min(next_at) FROM oncue_schedule WHERE paused = 0),
   'paused', (SELECT json_group_array(name) FROM oncue_queue WHERE paused = 1),
+  'paused_tasks', (SELECT json_group_array(name) FROM oncue_task_pause),
   'cancel', (SELECT json_group_array(id) FROM oncue_job WHERE worker = :worker AND state = 'running' AND cancel = 1),
   'changed', EXISTS (SELECT 1 FROM oncue_source_change)
 );
@@ -181,8 +182,12 @@ ORDER BY eligible_at LIMIT 1;
 INSERT INTO oncue_worker (id, name, host, pid, queues, tasks, version, started_at, seen_at, lease_until)
 VALUES (:id, :name, :host, :pid, :queues, :tasks, :version, :now, :now, :until);
 
+-- name: give_up
+UPDATE oncue_worker SET lease_until = -abs(lease_until) WHERE id = :worker AND lease_until < :before;
+
 -- name: drop_worker
-DELETE FROM oncue_worker WHERE id = :worker;
+DELETE FROM oncue_worker
+WHERE id = :worker AND NOT EXISTS (SELECT 1 FROM oncue_job WHERE worker = :worker AND state = 'running');
 
 -- name: workers
 SELECT json_group_array(json_array(id, name, host, pid, queues, started_at, seen_at, lease_until,
@@ -349,18 +354,43 @@ SELECT json_object(
   'remaining', (
     SELECT coalesce(sum((SELECT count(*) FROM oncue_job AS j
                          WHERE j.state = 'scheduled' AND j.eligible_at <= :now AND j.queue = served.queue
-                           AND j.priority = served.priority)), 0) FROM served) + (
+                           AND j.priority = served.priority
+                           AND j.task NOT IN (SELECT name FROM oncue_task_pause))), 0) FROM served) + (
     SELECT count(*) FROM oncue_job
     WHERE blocked_by IS NOT NULL AND blocked_by <> 'restore' AND scheduled_at <= :now
       AND (eligible_at IS NULL OR eligible_at > :now)
       AND queue NOT IN (SELECT name FROM oncue_queue WHERE paused = 1)
+      AND task NOT IN (SELECT name FROM oncue_task_pause)
       AND (:queues IS NULL OR queue IN (SELECT value FROM json_each(:queues)))),
   'next_due', (SELECT min(due) FROM (
     SELECT (SELECT eligible_at FROM oncue_job AS j
             WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL AND j.queue = served.queue
-              AND j.priority = served.priority ORDER BY eligible_at LIMIT 1) AS due FROM served
+              AND j.priority = served.priority AND j.task NOT IN (SELECT name FROM oncue_task_pause)
+            ORDER BY eligible_at LIMIT 1) AS due FROM served
     UNION ALL SELECT min(next_at) FROM oncue_schedule WHERE paused = 0))
 );
+
+-- name: coming
+WITH RECURSIVE
+  lane (queue, priority) AS (
+    SELECT * FROM (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+                   ORDER BY queue, priority LIMIT 1)
+    UNION ALL
+    SELECT j.queue, j.priority FROM lane, oncue_job AS j
+    WHERE j.id = coalesce(
+      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+       AND queue = lane.queue AND priority > lane.priority ORDER BY priority LIMIT 1),
+      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+       AND queue > lane.queue ORDER BY queue, priority LIMIT 1))
+  )
+SELECT json_group_array(json_array(id, eligible_at))
+FROM (SELECT j.id, j.eligible_at FROM lane CROSS JOIN oncue_job AS j
+      WHERE j.state = 'scheduled' AND j.eligible_at > :after AND j.eligible_at <= :until
+        AND j.queue = lane.queue AND j.priority = lane.priority
+        AND j.task NOT IN (SELECT name FROM oncue_task_pause)
+        AND lane.queue NOT IN (SELECT name FROM oncue_queue WHERE paused = 1)
+        AND (:queues IS NULL OR lane.queue IN (SELECT value FROM json_each(:queues)))
+      ORDER BY j.eligible_at, j.id LIMIT :limit);
 
 -- name: set_queue
 INSERT INTO oncue_queue AS q (name, paused, paused_at) VALUES (:name, :paused, CASE WHEN :paused = 1 THEN :now END)
@@ -550,3 +580,28 @@ ON CONFLICT (name) DO UPDATE SET app = excluded.app, swept_at = excluded.swept_a
 -- name: sources
 SELECT json_group_array(json_array(name, app, swept_at, made, moved, cancelled, unreadable, json(drift)))
 FROM (SELECT * FROM oncue_source ORDER BY name);
+
+-- name: adopt
+INSERT INTO oncue_adopted (queue, job_id, timestamp, job, expires)
+SELECT :queue, value->>0, value->>1, 0, value->>2 FROM json_each(:jobs) WHERE true
+ON CONFLICT (queue, job_id, timestamp) DO NOTHING;
+
+-- name: adopted
+SELECT json_group_array(json_array(a.job_id, a.timestamp, a.job))
+FROM json_each(:jobs) AS j CROSS JOIN oncue_adopted AS a
+WHERE a.queue = :queue AND a.job_id = j.value->>0 AND a.timestamp = j.value->>1;
+
+-- name: adopted_as
+UPDATE oncue_adopted SET job = j.value->>2 FROM json_each(:jobs) AS j
+WHERE queue = :queue AND job_id = j.value->>0 AND timestamp = j.value->>1;
+
+-- name: adopted_waiting
+SELECT json_group_array(json_array(id, key, group_name)) FROM oncue_job
+WHERE origin = :origin AND origin_ref = :ref AND state = 'scheduled' AND attempt = 0;
+
+-- name: disown
+DELETE FROM oncue_adopted WHERE queue = :queue AND job_id = :id AND timestamp = :timestamp;
+
+-- name: forget_adopted
+DELETE FROM oncue_adopted WHERE queue = :queue AND expires <= :now AND (job_id, timestamp) IN (
+  SELECT job_id, timestamp FROM oncue_adopted WHERE queue = :queue AND expires <= :now LIMIT :count);

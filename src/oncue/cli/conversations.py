@@ -1,0 +1,374 @@
+"""``oncue conversations``: who is asked what, why it stands still, and putting it right."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+import click
+import msgspec
+
+from oncue.cli.common import Commands, as_json, database, fail, load_app, opened, run
+from oncue.cli.output import moment, plain, show, to_json
+from oncue.store.chats import ChatRow, ChatState, PersonRow
+
+if TYPE_CHECKING:
+    from oncue.app import OnCue
+    from oncue.conversation.care import People
+    from oncue.conversation.operate import Conversations
+    from oncue.conversation.standing import Channels, Disabled
+    from oncue.store.chats import Standing
+    from oncue.store.steps.chats import Loaded
+
+T = TypeVar("T")
+_TIMES = ("started_at", "changed_at", "ended_at")
+
+chat = click.argument("chat", type=click.IntRange(1))
+application = click.argument("app")
+who = click.argument("person")
+channel = click.option("--channel", help="The channel, where a name is known on several.")
+
+
+@click.group(cls=Commands)
+def conversations() -> None:
+    """List conversations, see why one stands still, steer it; a person's timeline, export and erasure.
+
+    CHAT is the number that `list` shows. PERSON is an address (a phone number), the messenger's id of the person, or
+    p17 as `list` shows it. Commands that take an APP load it as module:attribute.
+    """
+
+
+@conversations.command("list")
+@click.option("--conversation", metavar="NAME", help="Only of this name.")
+@click.option("--state", type=click.Choice(get_args(ChatState)), help="Only in this state.")
+@channel
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@database
+@as_json
+def list_(
+    conversation: str | None,
+    state: ChatState | None,
+    channel: str | None,
+    limit: int,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """List conversations, the newest first."""
+
+    async def work() -> list[ChatRow]:
+        async with opened(database) as app:
+            return await _conversations(app).list(conversation, state, channel=channel, limit=limit)
+
+    records = [_record(row) for row in run(work())]
+    columns = ("id", "conversation", "channel", "person", "state", "step", "changed_at", "reason")
+    show(records, columns, as_json, empty="no conversations")
+
+
+@conversations.command("show")
+@chat
+@database
+@as_json
+def show_(chat: int, database: str | None, as_json: bool) -> None:
+    """Show a conversation: its state and why, its steps with their answers, and what it waits for."""
+
+    async def work() -> tuple[Loaded, int]:
+        async with opened(database) as app:
+            them = _conversations(app)
+            return await them.show(chat), await them.duplicates(chat)
+
+    from oncue.conversation.timeline import waits_of
+
+    loaded, again = run(work())
+    steps = [
+        {
+            "name": step.name,
+            "kind": step.kind,
+            "state": step.state,
+            "value": None if step.value is None or step.state == "open" else msgspec.json.decode(step.value),
+            "waits": waits_of(step) if step.state == "open" else None,
+            "opened_at": moment(step.opened_at),
+            "done_at": moment(step.done_at),
+        }
+        for step in loaded.steps
+    ]
+    record = _record(loaded.chat)
+    if as_json:
+        click.echo(to_json({**record, "duplicates": again, "steps": steps}))
+        return
+    for name, value in record.items():
+        if value is not None and name != "error":
+            click.echo(f"{name.removesuffix('_at')}\t{plain(value)}")
+    if loaded.message is not None and loaded.open is not None:
+        reason = f": {loaded.message.reason}" if loaded.message.reason else ""
+        click.echo(f"its message\t{loaded.message.state}{reason}")
+    if again:
+        click.echo(f"duplicates\t{again}")
+    if loaded.chat.error:
+        click.echo(loaded.chat.error, err=True)
+    shown = [{**step, "value": step["waits"] or step["value"]} for step in steps]
+    show(shown, ("name", "kind", "state", "value", "opened_at", "done_at"), False, empty="no step was reached yet")
+
+
+@conversations.command()
+@application
+@chat
+@click.option("--reason", default="paused by an operator", show_default=True, help="Kept in the timeline.")
+def pause(app: str, chat: int, reason: str) -> None:
+    """Send nothing more and go on with nothing until resumed; what the person writes is kept."""
+    _steer(app, lambda them: them.pause(chat, reason))
+    click.echo(f"{chat}\tpaused")
+
+
+@conversations.command()
+@application
+@chat
+def resume(app: str, chat: int) -> None:
+    """Go on where a conversation was paused or parked: what failed is tried anew."""
+    _steer(app, lambda them: them.resume(chat))
+    click.echo(f"{chat}\tresumed")
+
+
+@conversations.command()
+@application
+@chat
+def restart(app: str, chat: int) -> None:
+    """End a conversation and begin it anew with the same person; prints the new one's number."""
+    click.echo(f"{chat}\trestarted as {_steer(app, lambda them: them.restart(chat))}")
+
+
+@conversations.command()
+@application
+@chat
+@click.option("--reason", default="stopped by an operator", show_default=True, help="Kept in the timeline.")
+def stop(app: str, chat: int, reason: str) -> None:
+    """End a conversation for good."""
+    _steer(app, lambda them: them.stop(chat, reason))
+    click.echo(f"{chat}\tstopped")
+
+
+@conversations.command()
+@application
+@who
+@channel
+def takeover(app: str, person: str, channel: str | None) -> None:
+    """Have a human look after a person: the conversation waits, and nothing is sent by itself."""
+    found = _find_in(app, person, channel)
+    _steer(app, lambda them: them.takeover(found.id))
+    click.echo(f"p{found.id}\ttaken over; `oncue conversations release` gives them back")
+
+
+@conversations.command()
+@application
+@who
+@channel
+def release(app: str, person: str, channel: str | None) -> None:
+    """Give a person back to the bot: the conversation goes on where it was."""
+    found = _find_in(app, person, channel)
+    _steer(app, lambda them: them.release(found.id))
+    click.echo(f"p{found.id}\treleased")
+
+
+@conversations.command()
+@application
+@who
+@click.argument("text")
+@channel
+def say(app: str, person: str, text: str, channel: str | None) -> None:
+    """Send a text of yours to a person whom you have taken over, within the window for free-form messages."""
+    found = _find_in(app, person, channel)
+    _steer(app, lambda them: them.note(found.id, text))
+    click.echo(f"p{found.id}\tit goes out; `oncue conversations timeline p{found.id}` tells what becomes of it")
+
+
+@conversations.command(short_help="Show whether each channel sends, and why not.")
+@database
+@as_json
+def channels(database: str | None, as_json: bool) -> None:
+    """Show how each channel stands: whether it sends, and why not; when it was heard; messages that went out twice."""
+
+    async def work() -> list[Standing]:
+        async with opened(database) as app:
+            return await _channels(app).list()
+
+    rows = run(work())
+    records = [_standing(row) for row in rows]
+    columns = ("channel", "sends", "since", "reason", "heard_at", "disabled", "unknown", "duplicates")
+    show(records, columns, as_json, empty="no channel has sent or heard anything yet")
+    for row in rows if not as_json else ():
+        if row.paused_at is not None:
+            first = "Put right what its reason says, then: " if row.stopped is not None else "To send again: "
+            click.echo(f"{row.name}: nothing is lost. {first}oncue queues resume {row.name}.send", err=True)
+
+
+@conversations.command(short_help="List disabled templates, or use one again.")
+@click.option("--enable", metavar="NAME", help="Use this one again, once it was put right.")
+@click.option("--language", metavar="CODE", help="Only in this language.")
+@channel
+@database
+@as_json
+def templates(
+    enable: str | None, language: str | None, channel: str | None, database: str | None, as_json: bool
+) -> None:
+    """List the templates that aren't used any more, as the messenger refused them, and why; or use one again.
+
+    What was parked for it is found by `list --state parked`, and goes on with `resume`.
+    """
+
+    async def work() -> tuple[Disabled, ...]:
+        async with opened(database) as app:
+            rooms = _channels(app)
+            if enable is not None:
+                return await rooms.enable(enable, language, channel=channel)
+            return tuple(one for one in await rooms.disabled(channel) if language in (None, one.language))
+
+    found = run(work())
+    if enable is not None and not found:
+        fail(f"No template {enable!r} is disabled here. `oncue conversations templates` lists those that are.")
+    records = [msgspec.to_builtins(one) for one in found]
+    if enable is not None and not as_json:
+        records = [{**one, "reason": f"enabled; it was: {one['reason']}"} for one in records]
+    show(records, ("channel", "template", "language", "reason"), as_json, empty="none is disabled")
+
+
+@conversations.command()
+@who
+@channel
+@click.option("--redact", is_flag=True, help="Leave out what was said.")
+@database
+@as_json
+def timeline(person: str, channel: str | None, redact: bool, database: str | None, as_json: bool) -> None:
+    """Show a person's life here: every message, status, reminder, skip, and why."""
+
+    async def work() -> Any:
+        async with opened(database) as app:
+            people = _people(app)
+            return await people.file((await _find(people, person, channel)).id)
+
+    from oncue.conversation.timeline import duplicates
+    from oncue.conversation.timeline import timeline as timeline_of
+
+    file = run(work())
+    records = [{**msgspec.to_builtins(one), "at": moment(one.at)} for one in timeline_of(file, redact=redact)]
+    show(records, ("at", "who", "kind", "text"), as_json, empty="nothing yet")
+    if (again := duplicates(file)) and not as_json:
+        click.echo(f"{again} of the messages reached this person a second time.", err=True)
+
+
+@conversations.command()
+@who
+@channel
+@database
+def export(person: str, channel: str | None, database: str | None) -> None:
+    """Print all that is kept of a person, as JSON: for someone who asks what is known of them."""
+
+    async def work() -> dict[str, Any]:
+        async with opened(database) as app:
+            people = _people(app)
+            return await people.export((await _find(people, person, channel)).id)
+
+    click.echo(to_json(run(work())))
+
+
+@conversations.command()
+@who
+@channel
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@database
+@as_json
+def erase(person: str, channel: str | None, yes: bool, database: str | None, as_json: bool) -> None:
+    """Delete all that is kept of a person, and call off what was to be sent. It can't be undone.
+
+    Raw updates of the last hour stay until their retention ends; backups and the messenger have copies of their own.
+    """
+
+    async def find() -> PersonRow:
+        async with opened(database) as app:
+            return await _find(_people(app), person, channel)
+
+    async def work(id: int) -> dict[str, int]:
+        async with opened(database) as app:
+            return await _people(app).erase(id)
+
+    found = run(find())
+    if not yes:
+        click.confirm(f"Delete all that is kept of p{found.id} on {found.channel}?", abort=True)
+    gone = run(work(found.id))
+    text = ", ".join(f"{count} {name}" for name, count in gone.items() if count)
+    click.echo(to_json(gone) if as_json else f"p{found.id}\terased: {text}")
+
+
+# Other commands need not wait until all of this is loaded.
+def _conversations(app: OnCue) -> Conversations:
+    from oncue.conversation.operate import Conversations
+
+    return Conversations(app)
+
+
+def _people(app: OnCue) -> People:
+    from oncue.conversation.care import People
+
+    return People(app)
+
+
+def _channels(app: OnCue) -> Channels:
+    from oncue.conversation.standing import Channels
+
+    return Channels(app)
+
+
+def _standing(row: Standing) -> dict[str, Any]:
+    """Return how a channel stands, in words."""
+    from oncue.conversation.standing import disabled_of
+
+    names = [f"{one.template} {one.language}" for one in disabled_of(row)]
+    told: dict[str, Any] = {"sends": "yes", "reason": ""}
+    if row.stopped is not None and row.paused_at is not None:
+        told = {"sends": "stopped", "since": moment(row.stopped_at), "reason": row.stopped}
+    elif row.paused_at is not None:
+        told = {"sends": "paused", "since": moment(row.paused_at), "reason": "its queue was paused"}
+    elif row.wait_until is not None and row.wait_until > time.time_ns() // 1000:
+        told = {"sends": "waits", "reason": f"the messenger asked it to wait until {moment(row.wait_until)}"}
+    return {
+        "channel": row.name, "since": None, **told, "heard_at": moment(row.heard_at), "seen_at": moment(row.seen_at),
+        "disabled": names, "unknown": row.unknown, "duplicates": row.duplicates,
+    }  # fmt: skip
+
+
+def _record(row: ChatRow) -> dict[str, Any]:
+    record: dict[str, Any] = msgspec.to_builtins(row)
+    record["person"] = f"p{row.person}"
+    for name in _TIMES:
+        record[name] = moment(record[name])
+    return record
+
+
+def _steer(target: str, action: Callable[[Conversations], Awaitable[T]]) -> T:
+    app = load_app(target)
+
+    async def work() -> T:
+        async with app:
+            return await action(_conversations(app))
+
+    return run(work())
+
+
+def _find_in(target: str, person: str, channel: str | None) -> PersonRow:
+    app = load_app(target)
+
+    async def work() -> PersonRow:
+        async with app:
+            return await _find(_people(app), person, channel)
+
+    return run(work())
+
+
+async def _find(people: People, person: str, channel: str | None) -> PersonRow:
+    found = await people.find(person, channel)
+    if not found:
+        where = f" on {channel}" if channel else ""
+        fail(f"Nobody is known as {person!r}{where}. Give a phone number with its country code, an id, or p17.")
+    if len(found) > 1:
+        several = ", ".join(f"p{one.id} on {one.channel}" for one in found)
+        fail(f"{person!r} fits several: {several}. Give one of these, or --channel.")
+    return found[0]

@@ -1,0 +1,80 @@
+"""What is kept of people: found, shown, handed over and erased, as who asks for it has a right to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from oncue.clock import SECOND, from_us
+from oncue.conversation.addresses import names_of
+from oncue.conversation.timeline import Entry, duplicates, timeline
+from oncue.errors import UnknownPerson
+from oncue.store.chats import PersonFile, PersonRow
+from oncue.store.steps import files
+
+if TYPE_CHECKING:
+    from oncue.app import OnCue
+
+_STILL_WORKED_ON = 3600 * SECOND
+"""Raw updates are worked on within moments; an hour is enough for any outage that a person would wait out."""
+
+
+class People:
+    """People of all channels of an application, which must be open."""
+
+    def __init__(self, app: OnCue) -> None:
+        self._app = app
+
+    async def find(self, name: str, channel: str | None = None) -> list[PersonRow]:
+        """Return whom a name fits: an address as people write it, a provider's id, or ``p17`` as the lists show it."""
+        known = self._app.channels
+        rooms = list(known.values()) if channel is None else [known[channel]] if channel in known else []
+        for one in names_of(name, (room.transport for room in rooms)):
+            found = await self._app.store.look(lambda: files.people(one, channel))  # noqa: B023 - called at once
+            if found:
+                return found
+        return []
+
+    async def file(self, person: int) -> PersonFile:
+        """Return all rows of a person. Raises UnknownPerson."""
+        found = await self._app.store.look(lambda: files.file_of(person))
+        if found is None:
+            raise UnknownPerson(f"Nothing is kept of person p{person}: erased, or never heard of.")
+        return found
+
+    async def timeline(self, person: int, *, redact: bool = False) -> list[Entry]:
+        """Return every message, status, reminder, skip and why, oldest first. Raises UnknownPerson."""
+        return timeline(await self.file(person), redact=redact)
+
+    async def export(self, person: int) -> dict[str, Any]:
+        """Return all that is kept of a person, in plain values with times in ISO 8601, UTC. Raises UnknownPerson."""
+        file = await self.file(person)
+        told = {name: [_readable(row) for row in getattr(file, name)] for name in _PARTS}
+        return {"person": _readable(file.person), "duplicates": duplicates(file), **told}
+
+    async def erase(self, person: int) -> dict[str, int]:
+        """Delete all that is kept of a person and call off what was to be sent; return how many rows went, by kind.
+
+        Raw updates of the last hour stay until their retention ends. Backups and the provider have copies of their own.
+        Raises UnknownPerson.
+        """
+        await self.file(person)
+        now = self._app.clock.now()
+        return await self._app.store.change(lambda: files.erase(person, now - _STILL_WORKED_ON, now), now)
+
+
+_PARTS = ("chats", "steps", "messages", "sent", "statuses", "inbound", "events")
+_JSON = ("content", "fallback", "options", "value")
+
+
+def _readable(row: msgspec.Struct) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(row)
+    for name, value in found.items():
+        if value is None:
+            continue
+        if name in _JSON:
+            found[name] = msgspec.json.decode(value)
+        elif name in ("at", "due") or name.endswith(("_at", "_until", "_since")):
+            found[name] = from_us(value).isoformat()
+    return found

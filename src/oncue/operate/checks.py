@@ -1,0 +1,252 @@
+"""What a person would look at first, with what was found and how to mend it: for ``oncue doctor`` and the API.
+
+Each takes an application whose store is open, changes nothing, and raises a StoreError where the database fails.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from oncue.clock import SECOND, from_us
+from oncue.store.steps import operate, watch
+from oncue.store.steps.overview import live_counts
+from oncue.store.views import Check
+from oncue.why import near, seconds
+
+if TYPE_CHECKING:
+    from oncue.app import OnCue
+
+_OVERDUE = 10 * SECOND
+_AHEAD = 5 * SECOND
+_UNPLANNED = 90 * SECOND
+_UNSWEPT = 600 * SECOND
+_RECENT = 86_400 * SECOND
+_MOST = 1000
+_RELEASED = 1_735_689_600 * SECOND  # 2025: no clock that is right shows an earlier time
+
+
+async def workers(app: OnCue) -> Check:
+    workers, now = await app.jobs.workers(), app.clock.now()
+    counts = await app.store.look(lambda: live_counts(now, now))
+    texts = [
+        f"{one.name} {one.state} (up {seconds(now - one.started_at)}, seen {near(one.seen_at, now)}, "
+        f"running {one.running})"
+        for one in workers
+    ]
+    found = "; ".join(texts) or "none is registered"
+    if not any(one.state == "alive" for one in workers):
+        remedy = "Start one: oncue worker module:app"
+        if not counts.due:
+            return Check("workers", "warn", found, remedy)
+        return Check("workers", "FAIL", f"{found}; {_jobs(counts.due)} due", remedy)
+    if left := [one.name for one in workers if one.given_up]:
+        remedy = "Other transactions hold the rows of the rest of their jobs, which run again once these end: those of"
+        return Check("workers", "warn", found, f"{remedy} {', '.join(left)}. See the line transactions.")
+    bad = [one.name for one in workers if one.state != "alive" and one.running]
+    if bad:
+        remedy = "Taken back when the lease ends, at the next sweep, or when a worker starts on that host: the jobs of"
+        return Check("workers", "warn", found, f"{remedy} {', '.join(bad)}.")
+    return Check("workers", "ok", found)
+
+
+async def tasks(app: OnCue) -> Check:
+    """Name the tasks that jobs wait for and no worker knows: nobody will run these jobs, and nobody tries to."""
+    alive = [one for one in await app.jobs.workers() if one.state == "alive"]
+    due = await app.store.overdue(app.clock.now(), _MOST)
+    waiting = {job.id: job for job in [*due, *await app.jobs.list(state=["scheduled"], limit=_MOST)]}
+    missing = Counter(job.task for job in waiting.values() if not any(one.knows(job.task) for one in alive))
+    if not alive or not missing:
+        return Check("tasks", "ok", "no job waits for one that the workers lack")
+    found = "; ".join(f"no worker knows task {task}, which {_jobs(count)} asked for" for task, count in missing.items())
+    remedy = "Deploy the code that has them, keep old names in aliases=(...), or cancel the jobs."
+    return Check("tasks", "FAIL" if any(job.task in missing for job in due) else "warn", found, remedy)
+
+
+async def paused(app: OnCue) -> Check:
+    """Name paused queues: what a person stopped, a person has to start again, and may have forgotten."""
+    if not any(row.what == "queue" for row in await app.store.look(watch.paused)):
+        return Check("queues", "ok", "none is paused")
+    now = app.clock.now()
+    paused = [queue for queue in await app.store.queues(now) if queue.paused]
+    found = "; ".join(
+        f"{queue.name} is paused{_since(queue.paused_at, now)}, {_jobs(queue.due)} of it due" for queue in paused
+    )
+    return Check("queues", "warn", found, "Where that was forgotten: oncue queues resume NAME")
+
+
+async def discarded(app: OnCue) -> Check:
+    now = app.clock.now()
+    since = now - _RECENT
+    given_up = await app.jobs.list(state=["discarded"], limit=_MOST)
+    recent = [job for job in given_up if (job.finished_at or 0) >= since]
+    if not recent:
+        return Check("discarded", "ok", "no job in the last 24 hours")
+    last = max(recent, key=lambda job: job.finished_at or 0)
+    number = f"{_jobs(len(recent))}{' or more' if len(recent) == _MOST else ''}"
+    error = f"; {last.error}" if last.error and last.error not in (last.reason or "") else ""
+    found = (
+        f"{number} in the last 24 hours; last job {last.id} ({last.task}), {near(last.finished_at or 0, now)}: "
+        f"{last.reason}{error}"
+    )
+    remedy = "oncue jobs list --state discarded; mend the cause, then oncue jobs retry ID..."
+    return Check("discarded", "warn", found, remedy)
+
+
+async def overdue(app: OnCue) -> Check:
+    now = app.clock.now()
+    paused = {queue.name for queue in await app.store.queues(now) if queue.paused}
+    late = [job for job in await app.store.overdue(now - _OVERDUE, _MOST) if job.blocked_by != "restore"]
+    if not late:
+        return Check("overdue jobs", "ok", f"none is due for more than {_OVERDUE // SECOND} s")
+    free = [
+        job
+        for job in late
+        if job.eligible_at is not None and job.eligible_at < now - _OVERDUE and job.queue not in paused
+    ]
+    shown = [
+        f"job {job.id} ({job.task}), due {near(job.scheduled_at, now)}: {await app.jobs.why(job)}"
+        for job in (free or late)[:3]
+    ]
+    number = f"{_jobs(len(late))}{' or more' if len(late) == _MOST else ''}"
+    found = f"{number} due and not running; {'; '.join(shown)}"
+    if free:
+        return Check("overdue jobs", "FAIL", found, "Is a worker for their queue alive, with enough --concurrency?")
+    remedy = "Should that hold them? `oncue jobs show ID` has more, of them and of what holds them."
+    return Check("overdue jobs", "warn", found, remedy)
+
+
+async def clock(app: OnCue) -> Check:
+    now = app.clock.now()
+    newest = [job.created_at for job in await app.jobs.list(limit=1)]
+    latest = max([*newest, *(worker.seen_at for worker in await app.jobs.workers())], default=0)
+    if now < _RELEASED:
+        return Check("clock", "FAIL", f"it shows {from_us(now):%Y-%m-%d}", "Set the clock: due times depend on it.")
+    if latest > now + _AHEAD:
+        whose = "this machine's" if getattr(app.store, "schema_name", None) is None else "the server's"
+        found = f"the database holds a time {seconds(latest - now)} ahead of {whose} clock"
+        return Check("clock", "FAIL", found, "The clock was set back, or another host's is ahead: run NTP on all.")
+    return Check("clock", "ok", f"{from_us(now):%Y-%m-%d %H:%M:%S} UTC, not behind what the database holds")
+
+
+async def blockers(app: OnCue) -> list[Check]:
+    checks = []
+    blockers = await app.store.blockers()
+    now = app.clock.now()
+    running = (await app.store.look(lambda: live_counts(now, now))).running
+    held = sum(blocker.waiting for blocker in blockers if blocker.name == "restore")
+    if held:
+        remedy = "Look: oncue restored --list. Then oncue jobs cancel ID, and oncue restored --release."
+        checks.append(Check("restored", "warn", f"{_jobs(held)} held after a restore", remedy))
+    stuck = [
+        blocker.name
+        for blocker in blockers
+        if blocker.job is None
+        and (blocker.name.startswith(("group:", "key:")) or (blocker.name.startswith("cap:") and not running))
+    ]
+    if stuck:
+        found = f"jobs wait behind {', '.join(stuck[:5])}, which nothing holds"
+        checks.append(Check("blockers", "warn", found, "The next sweep frees them: oncue sweep module:app does one."))
+    else:
+        waiting = sum(blocker.waiting for blocker in blockers) - held
+        checks.append(Check("blockers", "ok", f"{_jobs(waiting)} behind others, none in vain"))
+    return checks
+
+
+async def schedules(app: OnCue) -> Check:
+    now, rows = app.clock.now(), await app.store.schedules()
+    active = [row for row in rows if not row.paused]
+    late = [row.name for row in active if row.next_at is not None and row.next_at < now - _UNPLANNED]
+    over = [row.name for row in active if row.next_at is None]
+    if late:
+        found = f"nobody planned the fires of {', '.join(late)}"
+        return Check("schedules", "FAIL", found, "Start a worker of the application, or have a cron call the route.")
+    if over:
+        return Check("schedules", "warn", f"{', '.join(over)} will never fire again", "Mend the expression in code.")
+    paused = len(rows) - len(active)
+    return Check("schedules", "ok", f"{len(active)} with a next fire" + (f", {paused} paused" if paused else ""))
+
+
+async def sources(app: OnCue) -> list[Check]:
+    """Tell how the last sweep of each source went: rows and jobs that differ then stay apart until it is mended."""
+    now, checks = app.clock.now(), []
+    for one in await app.sources.status():
+        name, drift = f"source {one.name}", one.drift or {}
+        if drift.keys() - {"trigger"}:
+            troubles = [*drift.get("problems", ())]
+            if waiting := drift.get("waiting_for_key"):
+                troubles.append(f"rows {', '.join(map(str, waiting))} wait for a key that another row's job has")
+            found = "; ".join(troubles) or f"{one.unreadable} rows can't be read"
+            remedy = "Mend the table, its rows, or the declaration in code. The next sweep looks again."
+            checks.append(Check(name, "FAIL", found, remedy))
+        elif one.swept_at is None or one.swept_at < now - _UNSWEPT:
+            last = "never" if one.swept_at is None else near(one.swept_at, now)
+            remedy = "Start a worker, have a cron call the route, or drop the source's row if the code is gone."
+            checks.append(Check(name, "warn", f"last swept: {last}", remedy))
+        elif drift:
+            checks.append(Check(name, "warn", drift["trigger"]))
+        else:
+            done = f"made {one.made}, moved {one.moved}, cancelled {one.cancelled} jobs so far"
+            checks.append(Check(name, "ok", f"swept {near(one.swept_at, now)}; rows and jobs agree; {done}"))
+    return checks
+
+
+async def code(app: OnCue) -> Check:
+    """Compare what is stored with what the application declares."""
+    waiting = await app.jobs.list(state=["scheduled"], limit=_MOST)
+    unknown = sorted({job.task for job in waiting} - set(app.tasks))
+    stored = {row.name for row in await app.store.schedules()}
+    swept = {one.name for one in await app.sources.status()}
+    missing = [f"schedule {name}" for name in sorted(set(app.schedules) - stored)]
+    missing += [f"source {name}" for name in sorted(set(app.declared_sources) - swept)]
+    if unknown:
+        remedy = "Deploy the code that has them, keep old names in aliases=(...), or cancel the jobs."
+        return Check("code", "FAIL", f"jobs wait for tasks that the code lacks: {', '.join(unknown)}", remedy)
+    if missing:
+        found, remedy = f"not stored: {', '.join(missing)}", "A worker stores them at start."
+        if any(one.state == "alive" for one in await app.jobs.workers()):
+            remedy = (
+                "Restart the workers, with this code. If they have it, another application that uses this database "
+                f"removed them: give each a name of its own, OnCue(name=...); this one is {app.name!r}."
+            )
+        return Check("code", "warn", found, remedy)
+    return Check(
+        "code", "ok", f"it has the tasks of all {_jobs(len(waiting))} that wait" if waiting else "nothing waits"
+    )
+
+
+async def pauses(app: OnCue) -> Check:
+    """Name paused tasks, as ``paused`` does queues."""
+    found, now = await app.store.look(operate.paused_tasks), app.clock.now()
+    if not found:
+        return Check("paused tasks", "ok", "none is paused")
+    text = "; ".join(f"{row.name} is paused{_since(row.paused_at, now)} by {row.who}" for row in found)
+    return Check("paused tasks", "warn", text, "Where that was forgotten: oncue tasks resume NAME")
+
+
+async def sweeper(app: OnCue) -> Check:
+    """Tell when the last sweep was, whichever process did it."""
+    last, now = await app.store.look(watch.swept_at), app.clock.now()
+    if last is None:
+        return Check("sweeper", "warn", "no sweep yet", "A worker sweeps; or have a cron call the route.")
+    said = f"last sweep {near(last, now)}"
+    if last < now - 5 * app.sweep_us:
+        remedy = "Start a worker: it sweeps. Without one nothing is rescued, planned, reconciled or pruned."
+        return Check("sweeper", "FAIL", said, remedy)
+    return Check("sweeper", "ok" if last >= now - 3 * app.sweep_us else "warn", said)
+
+
+async def wake(app: OnCue) -> Check:
+    """Tell whether hints of other processes arrive, as the open wake channel sees it."""
+    trouble = app.wake.healthy
+    if trouble is None:
+        return Check("wake", "ok", "hints of other processes arrive at once")
+    return Check("wake", "warn", trouble, "Jobs of other processes start late meanwhile, by a sweep at most.")
+
+
+def _since(moment: int | None, now: int) -> str:
+    return "" if moment is None else f" since {near(moment, now)}"
+
+
+def _jobs(count: int) -> str:
+    return f"{count} job{'' if count == 1 else 's'}"

@@ -1,0 +1,181 @@
+"""The live stream: what changes, for all who listen in this process, with a ring, so that no gap is silent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from oncue.clock import SECOND
+from oncue.errors import NotOpen, StoreError
+from oncue.job import FINAL
+from oncue.store.steps import Steps, overview, read
+
+if TYPE_CHECKING:
+    from oncue.app import OnCue
+    from oncue.operate.jobs import JobReader
+    from oncue.operate.overview import Look
+
+log = logging.getLogger("oncue.operate")
+RING = 5_000
+A_TICK = 200
+_TICK = 1.0
+_AT_LEAST_EVERY = 5
+_WATCHED = 1_000
+_AHEAD = 2 * SECOND
+_LINGER = 60.0
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One event: its number in this epoch, its kind (``overview``, ``job``, ``reset``) and its data as JSON text."""
+
+    number: int
+    name: str
+    data: str
+
+
+class Watcher:
+    """Looks for changes once a second while somebody listens, and a minute longer; keeps the last 5,000 events.
+
+    ``epoch`` tells the lives of watchers apart: who comes back with an id of another one, or of an event that is gone
+    from the ring, is told ``reset`` and reads everything anew.
+    """
+
+    def __init__(self, app: OnCue, look: Look) -> None:
+        self._app, self._look = app, look
+        self.epoch = f"{random.getrandbits(48):x}"
+        self._ring: deque[Event] = deque(maxlen=RING)
+        self._number = 0
+        self._listeners: set[asyncio.Event] = set()
+        self._running: asyncio.Task[None] | None = None
+        self._known: dict[int, overview.Change] = {}
+        self._last_id = 0
+        self._heard = asyncio.Event()
+        self._shown = ""
+        self._leaving: asyncio.TimerHandle | None = None
+
+    def since(self, last: str | None) -> int | None:
+        """Return the number of the last event that somebody heard, by its id; None where there is a gap since then."""
+        if last is None:
+            return self._number
+        epoch, _, text = last.partition("-")
+        if epoch != self.epoch or not text.isascii() or not text.isdigit() or len(text) > 15:
+            return None
+        number = int(text)
+        first = self._ring[0].number if self._ring else self._number + 1
+        return number if first - 1 <= number <= self._number else None
+
+    async def listen(self, last: str | None, reader: JobReader) -> AsyncGenerator[tuple[str, Event], None]:
+        """Yield (id, event) as they come, after the one that was heard last; first of all ``reset`` after a gap."""
+        news = asyncio.Event()
+        self._listeners.add(news)
+        try:
+            self._wake_up(reader)
+            number = self.since(last)
+            if number is None:
+                number = self._number
+                yield f"{self.epoch}-{number}", Event(number, "reset", "{}")
+            while True:
+                news.clear()
+                gone = bool(self._ring) and self._ring[0].number - 1 > number
+                if gone:
+                    # Too slow a listener: what it missed is gone from the ring.
+                    number = self._number
+                    yield f"{self.epoch}-{number}", Event(number, "reset", "{}")
+                for event in [one for one in self._ring if one.number > number]:
+                    number = event.number
+                    yield f"{self.epoch}-{number}", event
+                if self._number == number:
+                    await news.wait()
+        finally:
+            self._listeners.discard(news)
+            if not self._listeners:
+                # Who reconnects soon is to find what came meanwhile.
+                self._leaving = asyncio.get_running_loop().call_later(_LINGER, self._stop)
+
+    def _stop(self) -> None:
+        if not self._listeners and self._running is not None:
+            self._running.cancel()
+            self._running = None
+
+    def _wake_up(self, reader: JobReader) -> None:
+        loop = asyncio.get_running_loop()
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+        if self._running is None or self._running.done() or self._running.get_loop() is not loop:
+            if self._number:
+                # Nobody looked meanwhile: whoever was here before has a gap.
+                self.epoch = f"{random.getrandbits(48):x}"
+                self._ring.clear()
+                self._number = 0
+            self._known.clear()
+            self._shown, self._heard = "", asyncio.Event()
+            self._running = asyncio.create_task(self._watch(reader), name="oncue-watcher")
+
+    def _publish(self, name: str, data: Any) -> None:
+        self._number += 1
+        self._ring.append(Event(self._number, name, msgspec.json.encode(data).decode()))
+        for news in self._listeners:
+            news.set()
+
+    async def _watch(self, reader: JobReader) -> None:
+        unlisten = self._app.wake.listen(lambda _: self._heard.set())
+        quiet, first = 0, True
+        try:
+            while True:
+                try:
+                    # On SQLite every commit is heard; elsewhere claims and outcomes are not.
+                    if first or self._heard.is_set() or not self._app.wake.hears_commits or quiet >= _AT_LEAST_EVERY:
+                        self._heard.clear()
+                        quiet = 0
+                        await self._tick(reader, first=first)
+                        first = False
+                    quiet += 1
+                except NotOpen:
+                    # The host opens the application for each request, and nobody asks for anything any more.
+                    return
+                except StoreError as error:
+                    log.warning("the live view can't look at the database: %s", error)
+                await asyncio.sleep(_TICK)
+        finally:
+            unlisten()
+
+    async def _tick(self, reader: JobReader, *, first: bool) -> None:
+        now = self._app.clock.now()
+        changed, views = await self._app.store.look(lambda: self._changes(now, first))
+        if not first:
+            for view in sorted(views[:A_TICK], key=lambda view: view.id):
+                self._publish("job", reader.summary(view, None, now))
+        self._known.update(changed)
+        over = [id for id, one in self._known.items() if one.state in FINAL]
+        for id in over + list(self._known)[:-_WATCHED]:
+            self._known.pop(id, None)
+        found = await self._look.overview()
+        same = msgspec.json.encode(msgspec.structs.replace(found, now="", coming=[])).decode()
+        if same != self._shown:
+            self._shown = same
+            self._publish("overview", found)
+
+    def _changes(self, now: int, first: bool) -> Steps[tuple[dict[int, overview.Change], list[Any]]]:
+        """Return where the watched jobs are now, and those of them that are elsewhere than before."""
+        span = yield from overview.id_span()
+        last = span[1] if span is not None else 0
+        if first:
+            self._last_id = last
+        new = (yield from overview.newest_ids(self._last_id, A_TICK)) if last > self._last_id else []
+        self._last_id = max(self._last_id, last)
+        running = yield from overview.few("running", A_TICK, now)
+        coming = yield from read.coming(now - 2 * _AHEAD, now + _AHEAD, A_TICK, None)
+        watched = dict.fromkeys([*self._known, *new, *running, *(id for id, _ in coming)])
+        found = {one.id: one for one in (yield from overview.states_of(list(watched)))}
+        fresh = set(new)
+        moved = [id for id, one in found.items() if (id in fresh or id in running or id in self._known)
+                 and self._known.get(id) != one]  # fmt: skip
+        views = (yield from read.list_jobs(A_TICK, ids=moved[:A_TICK])) if moved else []
+        return found, list(views)

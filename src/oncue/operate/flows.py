@@ -1,0 +1,199 @@
+"""What makes jobs and what runs them: queues, tasks, schedules, sources, workers, and what jobs wait behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from oncue.clock import from_us
+from oncue.cron import Cron, parse_schedule
+from oncue.errors import UnknownSchedule
+from oncue.job import GROUP, KEY
+from oncue.operate.find import LATE
+from oncue.operate.shape import iso, maybe_iso
+from oncue.operate.views import Blocker, Fire, Lane, Schedule, ScheduleDetail, Source, Worker
+from oncue.store import ScheduleRow
+from oncue.store.sources import SourceStatus
+from oncue.store.steps import Steps, overview
+from oncue.store.steps.operate import PAUSE
+from oncue.store.steps.watch import Paused, paused
+from oncue.store.views import JobView
+from oncue.why import seconds
+
+if TYPE_CHECKING:
+    from oncue.app import OnCue
+
+_FIRES = 10
+
+
+class Flows:
+    """Reads what makes and what runs jobs."""
+
+    def __init__(self, app: OnCue) -> None:
+        self._app = app
+
+    async def lanes(self) -> tuple[list[Lane], list[Lane]]:
+        """Return the queues and the tasks by name, each with the number of its jobs. Reads everything that waits."""
+        now = self._app.clock.now()
+
+        def steps() -> Steps[tuple[list[overview.Group], list[tuple[str, str, int]], list[Paused]]]:
+            groups = yield from overview.groups(now, now - LATE)
+            return groups, (yield from overview.discarded_groups()), (yield from paused())
+
+        groups, discarded, pauses = await self._app.store.look(steps)
+        stopped = {what: {row.name: row.since for row in pauses if row.what == what} for what in ("queue", "task")}
+        tasks = _tasks(self._app)
+        queues = _lanes(0, {task.options.queue for task in tasks}, stopped["queue"], groups, discarded)
+        return queues, _lanes(1, {task.name for task in tasks}, stopped["task"], groups, discarded)
+
+    async def schedules(self) -> list[Schedule]:
+        """Return the stored schedules by name."""
+        return [Schedule(**_schedule(row)) for row in await self._app.store.schedules()]
+
+    async def schedule(self, name: str) -> ScheduleDetail:
+        """Return a schedule with its next and last ten fires. Raises UnknownSchedule."""
+        rows = {row.name: row for row in await self._app.store.schedules()}
+        if (row := rows.get(name)) is None:
+            raise UnknownSchedule(f"There is no schedule {name[:100]!r}. A worker stores those of its application.")
+        made = await self._app.store.look(lambda: overview.fires(name, _FIRES))
+        try:
+            when = parse_schedule(row.expression, row.timezone)
+        except ValueError:
+            # A newer version may write what this one can't read; the rest can be shown.
+            coming, zone = [], ZoneInfo("UTC")
+        else:
+            now = self._app.clock.now()
+            first = now if row.next_at is None or row.paused else min(now, row.next_at - 1)
+            coming, zone = when.upcoming(first, _FIRES), ZoneInfo(when.timezone if isinstance(when, Cron) else "UTC")
+        last = [_fire(_nominal(ref, due), zone, None, id) for id, ref, due in made]
+        next_fires = [] if row.paused else preview(coming, zone, self._app.clock.now())
+        return ScheduleDetail(**_schedule(row), next_fires=next_fires, last_fires=last)
+
+    async def workers(self) -> list[Worker]:
+        """Return the registered workers."""
+        return [
+            Worker(
+                one.id, one.name, one.state, one.host, one.pid, one.version, one.running, one.queues, one.tasks,
+                iso(one.started_at), iso(one.seen_at), iso(one.lease_until),
+            )
+            for one in await self._app.jobs.workers()
+        ]  # fmt: skip
+
+    async def sources(self) -> list[Source]:
+        """Return the sources as their last sweep left them."""
+        return [_source(one, self._app.clock.now()) for one in await self._app.sources.status()]
+
+    async def blockers(self) -> list[Blocker]:
+        """Return what jobs wait behind: groups, keys, caps, a restore."""
+        now, found = self._app.clock.now(), []
+        for one in await self._app.store.blockers():
+            holder = None if one.job is None else await self._app.store.job(one.job)
+            since = None if holder is None else holder.started_at or holder.scheduled_at
+            state = None if holder is None else holder.state
+            why = _behind(one.name, holder, now)
+            found.append(Blocker(one.name, one.waiting, one.job, state, maybe_iso(since), why))
+        return found
+
+
+def _tasks(app: OnCue) -> Sequence[Any]:
+    return [task for name, task in app.tasks.items() if name == task.name]
+
+
+def _lanes(
+    which: int,
+    known: set[str],
+    paused: dict[str, int | None],
+    groups: Sequence[overview.Group],
+    discarded: Sequence[tuple[str, str, int]],
+) -> list[Lane]:
+    sums: dict[str, list[int]] = {name: [0] * 5 for name in (*known, *paused)}
+    for group in groups:
+        counts = sums.setdefault((group.queue, group.task)[which], [0] * 5)
+        for place, count in enumerate((group.due, group.late, group.later, group.running)):
+            counts[place] += count
+    for row in discarded:
+        sums.setdefault((row[0], row[1])[which], [0] * 5)[4] += row[2]
+    return [Lane(name, name in paused, maybe_iso(paused.get(name)), *sums[name]) for name in sorted(sums)]
+
+
+def _schedule(row: ScheduleRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "task": row.task,
+        "rule": row.expression,
+        "timezone": row.timezone,
+        "next": None if row.paused else maybe_iso(row.next_at),
+        "last": maybe_iso(row.last_at),
+        "paused": bool(row.paused),
+        "missed": row.missed,
+    }
+
+
+def preview(fires: Sequence[int], zone: ZoneInfo, now: int) -> list[Fire]:
+    """Return fires in their zone, with the changes of its clock in words."""
+    before, shown = from_us(now).astimezone(zone), []
+    for fire in fires:
+        local = from_us(fire).astimezone(zone)
+        shown.append(_fire(fire, zone, edge(local, before) or None))
+        before = local
+    return shown
+
+
+def _fire(at: int, zone: ZoneInfo, shift: str | None = None, job: int | None = None) -> Fire:
+    local = from_us(at).astimezone(zone)
+    return Fire(iso(at), f"{local:%a %Y-%m-%d %H:%M:%S}", local.isoformat()[-6:], shift, job)
+
+
+def _nominal(ref: str | None, due: int) -> int:
+    return int(ref) if ref is not None and ref.isdigit() else due
+
+
+def edge(local: datetime, before: datetime) -> str:
+    """Say in words where a clock change touches this fire."""
+    just_before = (local.astimezone(ZoneInfo("UTC")) - timedelta(seconds=1)).astimezone(local.tzinfo)
+    if (just_before.utcoffset() or timedelta()) < (local.utcoffset() or timedelta()):
+        return "right after the hour that the clock leaves out"
+    if local.fold:
+        return "the repeated hour, second time"
+    if local.replace(fold=1).utcoffset() != local.utcoffset():
+        return "the repeated hour, first time"
+    change = (local.utcoffset() or timedelta()) - (before.utcoffset() or timedelta())
+    if not change:
+        return ""
+    return f"the clock went {'forward' if change > timedelta() else 'back'} by {abs(change)} since the fire before"
+
+
+def _source(one: SourceStatus, now: int) -> Source:
+    drift = one.drift or {}
+    troubles = [str(problem) for problem in drift.get("problems", ())]
+    waiting = drift.get("waiting_for_key") or ()
+    if waiting:
+        troubles.append(f"rows {', '.join(map(str, waiting))} wait for a key that another row's job has")
+    if one.unreadable and not troubles:
+        troubles.append(f"{one.unreadable} rows can't be read")
+    swept = "never" if one.swept_at is None else f"{seconds(now - one.swept_at)} ago"
+    found = f"swept {swept}; made {one.made}, moved {one.moved}, cancelled {one.cancelled} jobs so far"
+    if "trigger" in drift:
+        found += f"; {drift['trigger']}"
+    count = len(waiting) + one.unreadable
+    error = "; ".join(troubles) or None
+    return Source(one.name, maybe_iso(one.swept_at), one.made, one.moved, one.cancelled, count, error, found)
+
+
+def _behind(name: str, holder: JobView | None, now: int) -> str:
+    if name == "restore":
+        return "a backup was restored: look at what is held, cancel what has happened, release the rest"
+    if name.startswith(PAUSE):
+        return "the task is paused: resume it, and they start"
+    if holder is not None and holder.state == "running":
+        return f"job {holder.id} runs for {seconds(now - (holder.started_at or now))}, on worker {holder.worker}"
+    if holder is not None:
+        after = f"after attempt {holder.attempt}" if holder.attempt else "not begun yet"
+        return f"job {holder.id} comes first: {after}, due {seconds(now - holder.scheduled_at)} " + (
+            "ago" if holder.scheduled_at <= now else "from now"
+        )
+    if name.startswith((GROUP, KEY)):
+        return "nothing holds them: the next sweep frees them"
+    return "as many run as may at once"

@@ -1,0 +1,205 @@
+"""Jobs as an operator sees them: pages of them, and one job's whole life."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from oncue.clock import from_us
+from oncue.errors import UnknownJob
+from oncue.job import FINAL
+from oncue.operate.find import BUDGET, LATE, Filter, Finder, cursor_of
+from oncue.operate.shape import Redaction, iso, maybe_iso
+from oncue.operate.views import JobDetail, JobLife, JobPage, JobSummary, LifeEvent, Scanned
+from oncue.store.operating import AuditRow
+from oncue.store.steps import operate, overview, read
+from oncue.store.views import AttemptView, JobView
+from oncue.task import MAX_ID
+from oncue.why import seconds
+
+if TYPE_CHECKING:
+    from oncue.app import OnCue
+
+_LATE_ENOUGH = 1_000
+_SHOWN = 400
+_FIRST_OF_KIND = {"retried": "failed", "discarded": "failed", "completed": "completed", "cancelled": "cancelled"}
+_ACTS = {
+    "run-now": "was asked to run now",
+    "retry": "was put back",
+    "cancel": "was asked to be cancelled",
+    "reschedule": "was moved",
+    "schedule": "was asked for",
+}
+
+
+class JobReader:
+    """Reads jobs of one application, with what is hidden hidden."""
+
+    def __init__(self, app: OnCue, redaction: Redaction) -> None:
+        self._app, self._redaction = app, redaction
+
+    async def page(self, filter: Filter, cursor: str | None = None, limit: int = 50) -> JobPage:
+        """Return jobs that match, the highest id first. Raises InvalidTime or InvalidJob for what can't be asked."""
+        now, store = self._app.clock.now(), self._app.store
+        found = await Finder(store, filter, now).find(cursor_of(cursor), limit, BUDGET)
+        views = await self._views(found.ids)
+        items = [self.summary(view, error, now) for view, error in views if self._may_show(view, filter, error)]
+        full = len(found.ids) >= limit
+        scanned = msgspec.UNSET if full and filter.text is None else Scanned(found.start, found.end)
+        if filter.text is None and not found.more:
+            scanned = msgspec.UNSET
+        return JobPage(items, str(found.start) if found.more else None, scanned)
+
+    async def _views(self, ids: Sequence[int]) -> list[tuple[JobView, tuple[str | None, str | None] | None]]:
+        if not ids:
+            return []
+
+        def steps() -> Any:
+            views = yield from read.list_jobs(len(ids), ids=list(ids))
+            again = [view.id for view in views if view.state not in FINAL and view.attempt]
+            return views, (yield from overview.last_errors(again)) if again else {}
+
+        views, errors = await self._app.store.look(steps)
+        return [(view, errors.get(view.id)) for view in views]
+
+    def _may_show(self, view: JobView, filter: Filter, error: tuple[str | None, str | None] | None) -> bool:
+        """Whether the text that was searched for is in what is shown: a search must not tell what is hidden."""
+        if filter.text is None or not self._redaction:
+            return True
+        shown = self._redaction.value([view.args, view.metadata])
+        texts = [view.key, view.error, view.reason, *(error or ())]
+        said = "\n".join(self._redaction.text(text, view.args, view.metadata) or "" for text in texts)
+        in_json = msgspec.json.encode(filter.text).decode()[1:-1].lower()
+        return filter.text.lower() in said.lower() or in_json in msgspec.json.encode(shown).decode().lower()
+
+    def summary(self, view: JobView, error: tuple[str | None, str | None] | None, now: int) -> JobSummary:
+        """Return a job as lists show it."""
+        return JobSummary(**self._summary(view, error, now))
+
+    def _summary(self, view: JobView, error: tuple[str | None, str | None] | None, now: int) -> dict[str, Any]:
+        last = (view.error, view.reason) if error is None else error
+        hide = self._redaction.text
+        shown = hide(last[0], view.args, view.metadata)
+        return {
+            **{name: getattr(view, name) for name in _SAME},
+            "scheduled_at": iso(view.scheduled_at),
+            **{name: maybe_iso(getattr(view, name)) for name in ("eligible_at", "started_at", "finished_at")},
+            "late": view.state == "scheduled" and view.scheduled_at <= now - LATE,
+            "error": None if shown is None else shown[-_SHOWN:],
+            "reason": hide(last[1], view.args, view.metadata),
+        }
+
+    async def life(self, id: int) -> JobLife:
+        """Return a job and all that happened to it. Raises UnknownJob."""
+        view = await self._app.jobs.get(id)
+        if view is None:
+            raise UnknownJob(f"There is no job {str(id)[:20]}, waiting, running or in the kept history.")
+        attempts = await self._app.jobs.attempts(id)
+        done = await self._app.store.look(lambda: operate.audit(100, target=f"job:{id}"))
+        why = self._redaction.text(await self._app.jobs.why(view), view.args, view.metadata)
+        job = self._detail(view, attempts)
+        return JobLife(job, why or "", self._events(view, attempts, done))
+
+    def _detail(self, view: JobView, attempts: Sequence[AttemptView]) -> JobDetail:
+        hide, last = self._redaction, attempts[-1] if attempts and view.state not in FINAL else None
+        base = self._summary(view, None if last is None else (last.error, last.reason), self._app.clock.now())
+        trace = view.traceback if last is None else last.traceback
+        base["error"] = hide.text(view.error if last is None else last.error, view.args, view.metadata)
+        return JobDetail(
+            **base,
+            args=hide.value(view.args),
+            metadata=hide.value(view.metadata),
+            progress=hide.value(view.progress),
+            result=hide.value(view.result),
+            traceback=hide.text(trace, view.args, view.metadata),
+            origin=view.origin,
+            origin_ref=view.origin_ref,
+            created_at=iso(view.created_at),
+            snoozes=view.snoozes,
+            cancel_requested=bool(view.cancel),
+        )
+
+    def _events(self, view: JobView, attempts: Sequence[AttemptView], done: Sequence[AuditRow]) -> list[LifeEvent]:
+        said: list[tuple[int, LifeEvent]] = []
+
+        def add(at: int, event: str, text: str, traceback: str | None = None, worker: int | None = None) -> None:
+            hide = self._redaction.text
+            shown = hide(text, view.args, view.metadata) or ""
+            trace = hide(traceback, view.args, view.metadata)
+            said.append((at, LifeEvent(iso(at), event, shown, trace, worker)))
+
+        asked = attempts[0].scheduled_at if attempts else view.scheduled_at
+        add(view.created_at, "scheduled", f"{_by(view)}, due {_when(asked)}{_folded(view)}")
+        # Before what followed at the same instant.
+        for row in done:
+            add(row.at, "asked", f"it {_ACTS.get(row.action, row.action)} by {row.who}")
+        for one in [*attempts, *_last(view, attempts)]:
+            if one.started_at < one.finished_at or one.outcome not in ("skipped", "cancelled"):
+                add(one.started_at, "started", _started(one, one.started_at), None, one.worker)
+            add(one.finished_at, _FIRST_OF_KIND.get(one.outcome, one.outcome), _ended(one), one.traceback, one.worker)
+        if view.state == "running" and view.started_at is not None:
+            add(view.started_at, "started", _started(view, view.started_at), None, view.worker)
+        if view.state == "scheduled" and attempts:
+            add(attempts[-1].finished_at, "waits", f"the next attempt may start {_when(view.eligible_at)}")
+        return [event for _, event in sorted(said, key=lambda pair: pair[0])]
+
+
+_SAME = (
+    "id", "state", "outcome", "task", "queue", "key", "group", "priority", "attempt", "max_attempts", "blocked_by",
+    "worker",
+)  # fmt: skip
+
+
+def _by(view: JobView) -> str:
+    kind, _, name = (view.origin or "").partition(":")
+    if kind == "cron":
+        return f"by the schedule {name}"
+    if kind == "source":
+        return f"by the source {name}, row {view.origin_ref}"
+    return f"by {view.origin}" if view.origin else "by the application"
+
+
+def _folded(view: JobView) -> str:
+    return f"; {view.folded} more calls of the same key were folded into it" if view.folded else ""
+
+
+def _when(us: int | None) -> str:
+    return "once what it waits behind is gone" if us is None else f"{from_us(us):%Y-%m-%d %H:%M:%S.%f} UTC"
+
+
+def _started(one: AttemptView | JobView, at: int) -> str:
+    late = at - one.scheduled_at
+    behind = f"{seconds(late)} after it was due" if late >= _LATE_ENOUGH else "on time"
+    return f"attempt {one.attempt}, {behind}, on worker {one.worker}"
+
+
+def _ended(one: AttemptView) -> str:
+    took = seconds(one.finished_at - one.started_at)
+    text = f"{one.outcome} after {took}"
+    said = [part for part in (one.reason, one.error) if part]
+    return f"{text}: {'; '.join(dict.fromkeys(said))}" if said else text
+
+
+def _last(view: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
+    """Return the attempt that ended the job, which stands in the job's own row; one that never ran, too."""
+    if view.state not in FINAL or view.finished_at is None:
+        return []
+    if any(one.attempt == view.attempt for one in earlier) and view.attempt:
+        return []
+    began = view.finished_at if view.started_at is None else view.started_at
+    outcome = view.outcome or view.state
+    return [
+        AttemptView(
+            view.attempt, outcome, view.scheduled_at, began, view.finished_at, view.worker, view.error, view.traceback,
+            view.reason,
+        )
+    ]  # fmt: skip
+
+
+def known_id(text: str) -> int:
+    """Return the id that a path names. Raises UnknownJob for what no job can have."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and 0 < int(text) <= MAX_ID):
+        raise UnknownJob(f"There is no job {text[:20]!r}: ids go from 1 to {MAX_ID:,}.")
+    return int(text)

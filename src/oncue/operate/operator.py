@@ -1,0 +1,149 @@
+"""The one door to the operator's view: reads, actions and the audit, on behalf of somebody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from oncue.operate.actions import Action, Actions, due_of
+from oncue.operate.events import Watcher
+from oncue.operate.find import Filter, cursor_of
+from oncue.operate.flows import Flows
+from oncue.operate.jobs import JobReader
+from oncue.operate.overview import Look
+from oncue.operate.schedule import Wish, schedule
+from oncue.operate.shape import Redaction, iso
+from oncue.operate.talks import TalkAction, Talks
+from oncue.operate.tokens import Tokens
+from oncue.operate.views import (
+    AuditEntry,
+    AuditPage,
+    Done,
+    Health,
+    JobLife,
+    JobPage,
+    Lane,
+    Made,
+    ManyCounted,
+    ManyDone,
+    Overview,
+    TalkLife,
+    TalkPage,
+)
+from oncue.store.steps import operate
+
+if TYPE_CHECKING:
+    from oncue.app import OnCue
+
+_looks: WeakKeyDictionary[OnCue, Look] = WeakKeyDictionary()
+_watchers: WeakKeyDictionary[OnCue, Watcher] = WeakKeyDictionary()
+
+
+class Operator:
+    """Looks at an application and acts on it; ``who`` (``token:ana``, ``cli:root``) stands in the audit.
+
+    The application's store is open meanwhile. Raises what its parts raise, and a StoreError where the database fails.
+    """
+
+    def __init__(self, app: OnCue, who: str) -> None:
+        self.app, self.who = app, who
+        redaction = Redaction(app.redacted)
+        self.flows, self.jobs = Flows(app), JobReader(app, redaction)
+        self.tokens = Tokens(app, who)
+        self._actions = Actions(app, who)
+        self._talks = Talks(app, who, redact="text" in app.redacted)
+
+    @property
+    def look(self) -> Look:
+        """What remembers costly figures of this application, for all who ask in this process."""
+        return _looks.setdefault(self.app, Look(self.app))
+
+    @property
+    def watcher(self) -> Watcher:
+        """What watches this application for all who listen in this process."""
+        return _watchers.setdefault(self.app, Watcher(self.app, self.look))
+
+    async def overview(self) -> Overview:
+        """Return how things are now."""
+        return await self.look.overview()
+
+    async def checks(self) -> list[Health]:
+        """Return all checks, each with its remedy."""
+        return await self.look.examine()
+
+    async def page(self, filter: Filter, cursor: str | None = None, limit: int = 50) -> JobPage:
+        """Return a page of jobs."""
+        return await self.jobs.page(filter, cursor, limit)
+
+    async def job(self, id: int) -> JobLife:
+        """Return a job's whole life. Raises UnknownJob."""
+        return await self.jobs.life(id)
+
+    async def schedule(self, wish: Wish, request: str | None = None) -> tuple[Made, bool]:
+        """Store a job by its task's name; see ``oncue.operate.schedule``."""
+        return await schedule(self.app, self.who, wish, request)
+
+    async def act(self, action: Action, id: int, *, at: str | None = None, delay: float | None = None) -> Done:
+        """Do it to one job. ``at`` or ``delay`` (seconds) for ``reschedule``. Raises UnknownJob or InvalidJob."""
+        due = due_of(self.app.clock.now(), at, delay) if action == "reschedule" else None
+        done = await self._actions.job(action, id, due)
+        self.look.forget()
+        return done
+
+    async def count(self, action: Action, filter: Filter) -> ManyCounted:
+        """Count the jobs to which an action would be done."""
+        return await self._actions.count(action, filter)
+
+    async def act_on_many(
+        self, action: Action, filter: Filter, token: str, confirm: int, *, at: str | None, delay: float | None
+    ) -> ManyDone:
+        """Do it to the jobs that ``count`` counted. Raises InvalidJob."""
+        due = due_of(self.app.clock.now(), at, delay) if action == "reschedule" else None
+        done = await self._actions.many(action, filter, token, confirm, due)
+        self.look.forget()
+        return done
+
+    async def lanes(self, kind: Literal["queues", "tasks"]) -> list[Lane]:
+        """Return the queues or the tasks, with the number of their jobs."""
+        return (await self.flows.lanes())[kind == "tasks"]
+
+    async def pause(self, kind: Literal["queue", "task", "schedule"], name: str, *, paused: bool = True) -> Done:
+        """Pause or resume a queue, a task or a schedule. Raises UnknownSchedule, or InvalidJob for no name."""
+        if kind == "queue":
+            done = await self._actions.queue(name, paused)
+        elif kind == "task":
+            done = await self._actions.task(name, paused)
+        else:
+            done = await self._actions.schedule("pause" if paused else "resume", name)
+        self.look.forget()
+        return done
+
+    async def run_schedule(self, name: str) -> Done:
+        """Make a job of a schedule at once. Raises UnknownSchedule."""
+        return await self._actions.schedule("run-now", name)
+
+    async def audit(self, cursor: str | None = None, limit: int = 50, target: str | None = None) -> AuditPage:
+        """Return what was done, the latest first; to ``target`` (``job:17``) where it is given."""
+        before = cursor_of(cursor)
+        rows = await self.app.store.look(lambda: operate.audit(limit + 1, before, target))
+        entries = [
+            AuditEntry(row.id, iso(row.at), row.who, row.action, row.target, row.count, msgspec.json.decode(row.detail))
+            for row in rows[:limit]
+        ]
+        return AuditPage(entries, str(entries[-1].id) if len(rows) > limit else None)
+
+    async def talks(
+        self, state: str | None = None, conversation: str | None = None, person: int | None = None, limit: int = 50
+    ) -> TalkPage:
+        """Return conversations, the newest first."""
+        return await self._talks.page(state, conversation, person, limit)
+
+    async def talk(self, id: int) -> TalkLife:
+        """Return a conversation and its timeline. Raises UnknownJob."""
+        return await self._talks.life(id)
+
+    async def steer_talk(self, action: TalkAction, id: int) -> Done:
+        """Pause, resume, restart a conversation, or have a human take over. Raises UnknownJob or InvalidJob."""
+        return await self._talks.act(action, id)

@@ -1,0 +1,204 @@
+"""How things are, in one look that stays cheap however many jobs there are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from oncue.clock import SECOND
+from oncue.errors import StoreError
+from oncue.metrics import merged
+from oncue.operate import checks
+from oncue.operate.find import LATE
+from oncue.operate.shape import iso
+from oncue.operate.views import Coming, Counts, Health, Lateness, Overview, Past
+from oncue.store.operating import MinuteRow
+from oncue.store.steps import operate, overview
+from oncue.store.steps.overview import Live, Search
+from oncue.store.views import Check
+
+if TYPE_CHECKING:
+    from oncue.app import OnCue
+
+T = TypeVar("T")
+MINUTE = 60 * SECOND
+_PAST, _RECENT = 60, 5
+_BIN, _BINS = 30 * SECOND, 20
+_HEALTH_SECONDS = 5.0
+_SHARE = 50
+_LONG = 0.1
+_WINDOW = 50_000
+
+
+class Kept(Generic[T]):
+    """An answer that is kept for fifty times as long as it took to get, so that asking costs 2% of the time at most.
+
+    What takes long is got in the background while the last answer goes on to be told.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[T]], least: float = 0.0) -> None:
+        self._ask, self._least = ask, least
+        self._value: T | None = None
+        self._until = self._took = 0.0
+        self._asking: asyncio.Future[T] | None = None
+
+    async def get(self) -> T:
+        """Return the answer, a new one where the last one is too old."""
+        if self._value is None or (time.monotonic() >= self._until and self._took < _LONG):
+            return await self._anew()
+        if time.monotonic() >= self._until and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.ensure_future(self._anew())
+            self._asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return self._value
+
+    async def _anew(self) -> T:
+        began = time.monotonic()
+        self._value = value = await self._ask()
+        self._took = time.monotonic() - began
+        self._until = time.monotonic() + max(self._least, _SHARE * self._took if self._took > 0.01 else 0.0)
+        return value
+
+    def forget(self) -> None:
+        """Ask anew next time: something was changed here."""
+        self._until = 0.0
+
+
+class Look:
+    """Looks at the whole of an application. One an application and process, as it remembers what is costly to ask."""
+
+    def __init__(self, app: OnCue) -> None:
+        self._app = app
+        self._live = Kept(self._ask_live)
+        self._final = Kept(self._ask_final)
+        self._bins = Kept(self._ask_bins)
+        self._health = Kept(self._ask_health, _HEALTH_SECONDS)
+        self._minutes: dict[int, list[MinuteRow]] = {}
+        self._read_until = 0
+
+    def forget(self) -> None:
+        """Look anew: somebody acted."""
+        for kept in (self._live, self._bins, self._health):
+            kept.forget()
+
+    async def overview(self) -> Overview:
+        """Return how things are now."""
+        now = self._app.clock.now()
+        live, final = await self._live.get(), await self._final.get()
+        past = [_past(minute, rows) for minute, rows in (await self._past(now)).items()]
+        lateness, rate = self._recent(now)
+        # Of those given up the index tells at once; of the others the count may be a little old.
+        cancelled, completed = final.get("cancelled", 0), final.get("completed", 0)
+        counts = Counts(
+            live.scheduled, live.due, live.running, live.late, live.blocked, completed, live.discarded, cancelled
+        )
+        after, bins = await self._bins.get()
+        coming = [Coming(iso(after + number * _BIN), count) for number, count in enumerate(bins)]
+        return Overview(iso(now), counts, lateness, rate, coming, past, await self._health.get())
+
+    async def _ask_live(self) -> Live:
+        now = self._app.clock.now()
+        return await self._app.store.look(lambda: overview.live_counts(now, now - LATE))
+
+    async def _ask_final(self) -> dict[str, int]:
+        """Count the history bit by bit, so that nobody has to wait for all of it."""
+        store, found = self._app.store, Counter[str]()
+        history = Search(None, [], {})
+        top = await store.look(partial(overview.next_below, history, 1 << 62))
+        while top is not None:
+            start = max(0, top + 1 - _WINDOW)
+            found.update(await store.look(partial(overview.final_counts, start, top + 1)))
+            top = await store.look(partial(overview.next_below, history, start))
+        return dict(found)
+
+    async def _ask_bins(self) -> tuple[int, list[int]]:
+        after = self._app.clock.now()
+        return after, await self._app.store.look(lambda: overview.coming_bins(after, _BIN, _BINS))
+
+    async def _past(self, now: int) -> dict[int, list[MinuteRow]]:
+        """Return what was counted in each of the last minutes. Those that are over for long are not read again."""
+        current = now - now % MINUTE
+        first = current - (_PAST - 1) * MINUTE
+        # A worker writes a minute a few seconds after it is over, and longer after where the database was away.
+        again = max(first, min(self._read_until - 2 * MINUTE, current))
+        rows = await self._app.store.look(lambda: operate.minutes(again, current + MINUTE))
+        found: defaultdict[int, list[MinuteRow]] = defaultdict(list)
+        for row in rows:
+            found[row.minute].append(row)
+        kept = {minute: rows for minute, rows in self._minutes.items() if first <= minute < again}
+        self._minutes = {minute: kept.get(minute, found[minute]) for minute in range(first, current + 1, MINUTE)}
+        self._read_until = current
+        return self._minutes
+
+    def _recent(self, now: int) -> tuple[Lateness, float]:
+        current = now - now % MINUTE
+        first = current - (_RECENT - 1) * MINUTE
+        rows = [row for minute, rows in self._minutes.items() if minute >= first for row in rows]
+        spans, window = merged(row.lateness for row in rows), max(1, (now - first) // SECOND)
+        p50, p99 = _ms(spans.quantile(0.5)), _ms(spans.quantile(0.99))
+        rate = sum(row.started for row in rows) / window
+        return Lateness(p50, p99, _ms(spans.max), int(window)), round(rate, 2)
+
+    async def _ask_health(self) -> list[Health]:
+        app, found = self._app, []
+        for name, look in _CHEAP.items():
+            try:
+                answer = await look(app)
+            except StoreError as error:
+                answer = Check(name, "FAIL", str(error))
+            found += [health(one) for one in ([answer] if isinstance(answer, Check) else answer)]
+        return found
+
+    async def examine(self) -> list[Health]:
+        """Return all that ``oncue doctor`` looks at from inside the application."""
+        app, found = self._app, await self._ask_health()
+        for name, look in _REST.items():
+            try:
+                answer = await look(app)
+            except StoreError as error:
+                answer = Check(name, "FAIL", str(error))
+            found += [health(one) for one in ([answer] if isinstance(answer, Check) else answer)]
+        return found
+
+
+async def _database(app: OnCue) -> Check:
+    began = time.monotonic()
+    await app.store.look(overview.id_span)
+    return Check("database", "ok", f"answered in {(time.monotonic() - began) * 1000:.0f} ms")
+
+
+async def _store(app: OnCue) -> Sequence[Check]:
+    return await app.store.check()
+
+
+_Look = Callable[["OnCue"], Awaitable["Check | Sequence[Check]"]]
+_CHEAP: dict[str, _Look] = {
+    "workers": checks.workers, "wake": checks.wake, "sweeper": checks.sweeper, "database": _database,
+    "queues": checks.paused, "paused tasks": checks.pauses, "schedules": checks.schedules, "sources": checks.sources,
+}  # fmt: skip
+_REST: dict[str, _Look] = {
+    "store": _store, "tasks": checks.tasks, "overdue jobs": checks.overdue, "discarded": checks.discarded,
+    "clock": checks.clock, "blockers": checks.blockers, "code": checks.code,
+}  # fmt: skip
+
+
+def health(check: Check) -> Health:
+    """Return a check as all faces show it."""
+    level = {"ok": "ok", "warn": "warn", "FAIL": "fail"}[check.level]
+    return Health(check.name, level, check.found, check.remedy or None)  # type: ignore[arg-type]
+
+
+def _past(minute: int, rows: Sequence[MinuteRow]) -> Past:
+    spans = merged(row.lateness for row in rows)
+    started, completed, retried, discarded = (
+        sum(getattr(row, name) for row in rows) for name in ("started", "completed", "retried", "discarded")
+    )
+    p50, p99 = _ms(spans.quantile(0.5)), _ms(spans.quantile(0.99))
+    return Past(iso(minute), started, completed, retried, discarded, p50, p99, _ms(spans.max))
+
+
+def _ms(us: int) -> float:
+    return round(us / 1000, 3)

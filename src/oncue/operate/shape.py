@@ -1,0 +1,76 @@
+"""How every face shows times and what is hidden: RFC 3339 in UTC, and dots in place of redacted fields."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from typing import Any
+
+from oncue.clock import from_us, to_us
+from oncue.errors import InvalidTime
+
+HIDDEN = "•••"
+_SHORTEST = 3
+_FIRST = 1971
+
+
+def iso(us: int) -> str:
+    """Return a time in RFC 3339, UTC, with microseconds: ``2026-11-30T17:20:01.123456Z``."""
+    return f"{from_us(us):%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def maybe_iso(us: int | None) -> str | None:
+    """Return a time as ``iso`` does; None for None."""
+    return None if us is None else iso(us)
+
+
+def from_iso(text: str, *, clamp: bool = False) -> int:
+    """Return the microseconds of a time in RFC 3339. Raises InvalidTime for what is no time, or has no zone.
+
+    ``clamp``: a time before 1970, at which nothing can be, is taken as its beginning.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidTime(f"{text!r} is no time: write it as 2026-11-30T17:20:01Z.") from error
+    if clamp and moment.tzinfo is not None and moment.year < _FIRST:
+        return 0
+    return to_us(moment)
+
+
+class Redaction:
+    """Hides fields by name, wherever they stand in a job's arguments, metadata, progress and result."""
+
+    def __init__(self, fields: Collection[str]) -> None:
+        self._fields = frozenset(fields)
+
+    def __bool__(self) -> bool:
+        return bool(self._fields)
+
+    def value(self, value: Any) -> Any:
+        """Return a JSON value with the fields' values replaced."""
+        if isinstance(value, dict):
+            return {name: HIDDEN if name in self._fields else self.value(inner) for name, inner in value.items()}
+        return [self.value(inner) for inner in value] if isinstance(value, list) else value
+
+    def text(self, text: str | None, *sources: Any) -> str | None:
+        """Return a text, such as an error, without the hidden values of these JSON values."""
+        if text is None or not self._fields:
+            return text
+        for source in sources:
+            for secret in sorted(set(self._secrets(source)), key=len, reverse=True):
+                text = text.replace(secret, HIDDEN)
+        return text
+
+    def _secrets(self, value: Any, hidden: bool = False) -> Iterator[str]:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield from self._secrets(inner, hidden or name in self._fields)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from self._secrets(inner, hidden)
+        elif hidden and value is not None and len(str(value)) >= _SHORTEST:
+            yield str(value)
+
+
+NOTHING = Redaction(())

@@ -1,0 +1,94 @@
+-- Named queries of metrics and alerts, in the same order in every dialect.
+
+-- name: note_event
+INSERT INTO oncue_counter (name, value) VALUES (:name, :now)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- name: last_event
+SELECT value FROM oncue_counter WHERE name = :name;
+
+-- name: late_jobs
+-- By queue: how many jobs were to start by then (10,000 a priority at most) and don't run, how many of these wait
+-- behind others (100,000 in all at most), and since when the first one is due. What is paused, held after a restore or
+-- behind a limit, of which there may be a million, doesn't count.
+WITH RECURSIVE
+  lane (queue, priority) AS (
+    SELECT * FROM (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+                   ORDER BY queue, priority LIMIT 1)
+    UNION ALL
+    SELECT j.queue, j.priority FROM lane, oncue_job AS j
+    WHERE j.id = coalesce(
+      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+       AND queue = lane.queue AND priority > lane.priority ORDER BY priority LIMIT 1),
+      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
+       AND queue > lane.queue ORDER BY queue, priority LIMIT 1))
+  ),
+  late (queue, jobs, blocked, first) AS (
+    SELECT lane.queue,
+      (SELECT count(*) FROM (
+         SELECT 1 FROM oncue_job AS j
+         WHERE j.state = 'scheduled' AND j.eligible_at <= :before AND j.queue = lane.queue
+           AND j.priority = lane.priority AND j.task NOT IN (SELECT name FROM oncue_task_pause)
+         LIMIT 10000)),
+      0,
+      (SELECT j.eligible_at FROM oncue_job AS j
+       WHERE j.state = 'scheduled' AND j.eligible_at <= :before AND j.queue = lane.queue
+         AND j.priority = lane.priority AND j.task NOT IN (SELECT name FROM oncue_task_pause)
+       ORDER BY j.eligible_at LIMIT 1)
+    FROM lane
+    UNION ALL
+    SELECT queue, count(*), count(*), min(scheduled_at) FROM (
+      SELECT queue, scheduled_at FROM oncue_job
+      WHERE (blocked_by < 'limit:' OR blocked_by >= 'limit;') AND blocked_by <> 'restore' AND eligible_at IS NULL
+        AND scheduled_at <= :before AND task NOT IN (SELECT name FROM oncue_task_pause)
+      LIMIT 100000)
+    GROUP BY queue
+  )
+SELECT json_group_array(json_array(queue, jobs, blocked, first)) FROM (
+  SELECT queue, sum(jobs) AS jobs, sum(blocked) AS blocked, min(first) AS first FROM late
+  WHERE jobs > 0 AND queue NOT IN (SELECT name FROM oncue_queue WHERE paused = 1)
+  GROUP BY queue ORDER BY queue);
+
+-- name: paused
+SELECT json_group_array(json_array(what, name, paused_at)) FROM (
+  SELECT 'queue' AS what, name, paused_at FROM oncue_queue WHERE paused = 1
+  UNION ALL SELECT 'task', name, paused_at FROM oncue_task_pause ORDER BY what, name);
+
+-- name: schema_version
+SELECT value FROM oncue_counter WHERE name = 'schema';
+
+-- name: finished_counts
+SELECT json_group_object(state, n) FROM (
+  SELECT state, count(*) AS n FROM oncue_finished WHERE state <> 'discarded' GROUP BY state);
+
+-- name: message_states
+SELECT json_group_array(json_array(channel, state, n)) FROM (
+  SELECT channel, state, count(*) AS n FROM oncue_message GROUP BY channel, state ORDER BY channel, state);
+
+-- name: discards_since
+SELECT json_array(
+  (SELECT count(*) FROM oncue_finished WHERE state = 'discarded' AND finished_at > :since),
+  (SELECT json_array(id, task, coalesce(error, reason, '')) FROM oncue_finished
+   WHERE state = 'discarded' AND finished_at > :since ORDER BY finished_at DESC LIMIT 1));
+
+-- name: alerts
+SELECT json_group_array(json_array(name, since, ended_at, told_at, busy_until, tries, found))
+FROM oncue_alert WHERE app = :app;
+
+-- name: raise_alert
+INSERT INTO oncue_alert (app, name, since, found) VALUES (:app, :name, :now, :found)
+ON CONFLICT (app, name) DO UPDATE SET since = excluded.since, found = excluded.found, ended_at = NULL, told_at = NULL,
+  busy_until = NULL, tries = 0 WHERE oncue_alert.ended_at IS NOT NULL;
+
+-- name: end_alert
+UPDATE oncue_alert SET ended_at = :now, told_at = NULL, busy_until = NULL, tries = 0
+WHERE app = :app AND name = :name AND ended_at IS NULL;
+
+-- name: take_alert
+UPDATE oncue_alert SET busy_until = :until, tries = tries + 1, found = :found
+WHERE app = :app AND name = :name AND (busy_until IS NULL OR busy_until <= :now)
+  AND (told_at IS NULL OR (ended_at IS NULL AND told_at <= :again));
+
+-- name: told_alert
+UPDATE oncue_alert SET told_at = :now, busy_until = NULL, tries = 0
+WHERE app = :app AND name = :name AND since = :since AND (ended_at IS NOT NULL) = :ended;

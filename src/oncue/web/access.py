@@ -1,0 +1,132 @@
+"""Who may do what over HTTP: tokens with roles, the host application's own login, and whoever sits at this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from oncue.app import OnCue
+from oncue.operate.tokens import ROLES, Tokens
+
+_HERE = ("localhost", "127.0.0.1", "[::1]")
+# Whoever sets one of these stands between, and "loopback" is then the proxy and not the person.
+_FORWARDED = ("forwarded", "via", "x-real-ip", "x-client-ip", "cf-connecting-ip", "true-client-ip")
+_SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody: a name for the audit, and roles among ``read``, ``operate``, ``schedule`` and ``cron``.
+
+    ``ambient``: a browser proves who it is by itself, by a cookie or by where it runs, so that a foreign site could
+    make it act; what changes anything then has to be asked for by a page of our own.
+    """
+
+    who: str
+    roles: frozenset[str] = field(default_factory=frozenset)
+    ambient: bool = True
+
+    @classmethod
+    def of(cls, who: str, roles: Iterable[str] = ROLES) -> Identity:
+        """Return an identity as a host application's login gives it."""
+        return cls(who, frozenset(roles))
+
+
+Login = Callable[[Request], Awaitable[Identity | None]]
+
+
+class Refusal(Exception):
+    """A request that is not let in: the HTTP status, and what to tell."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class Access:
+    """Decides who a request is from, and whether they may.
+
+    ``login``: the host application's own; what it returns counts, and None asks for a token. ``loopback``: whether a
+    person at this very machine is let in without a token; None leaves that to ``ONCUE_LOOPBACK`` (``on`` or ``off``),
+    which is ``default`` where it isn't set.
+    """
+
+    def __init__(
+        self, app: OnCue, login: Login | None = None, loopback: bool | None = None, *, default: bool = False
+    ) -> None:
+        self._app, self._login = app, login
+        said = os.environ.get("ONCUE_LOOPBACK", "").strip().lower()
+        asked = default if not said else said not in ("off", "0", "no", "false")
+        self._loopback = asked if loopback is None else loopback
+
+    async def identify(self, request: Request) -> Identity | None:
+        """Return who asks; None for nobody that is known. Opens the application's store for a token."""
+        given = [value for name, value in request.headers.raw if name == b"authorization"]
+        if given:
+            return await self._by_token(given)
+        if self._login is not None and (found := await self._login(request)) is not None:
+            return found
+        return Identity.of("loopback") if self._loopback and is_here(request) else None
+
+    async def _by_token(self, given: list[bytes]) -> Identity | None:
+        scheme, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
+        if scheme.lower() != b"bearer":
+            return None
+        async with self._app:
+            row = await Tokens(self._app, "").find(token.strip().decode("latin-1"))
+        return None if row is None else Identity(f"token:{row.name}", frozenset(row.roles), ambient=False)
+
+    async def require(self, request: Request, role: str) -> Identity:
+        """Return who asks, where they may. Raises Refusal."""
+        identity = await self.identify(request)
+        if identity is None:
+            raise Refusal(
+                401,
+                "Send a token: Authorization: Bearer TOKEN. `oncue tokens create NAME --role read` makes one."
+                + ("" if self._loopback else " At this machine itself, ONCUE_LOOPBACK=on lets in without one."),
+            )
+        if role and role not in identity.roles:
+            has = ", ".join(sorted(identity.roles)) or "none"
+            raise Refusal(403, f"This needs the role {role}; {identity.who} has: {has}.")
+        if identity.ambient:
+            _refuse_foreign(request)
+        return identity
+
+
+def _refuse_foreign(request: Request) -> None:
+    """Refuse what another site makes this browser ask for. Raises Refusal."""
+    headers = request.headers
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site not in (None, "same-origin", "none"):
+        raise Refusal(403, "Another site asked for this. Open the page itself.")
+    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        raise Refusal(403, "The page that asked for this is another one. Open the page itself.")
+    if request.method not in _SAFE and headers.get("x-oncue") != "1":
+        raise Refusal(403, "Send the header X-OnCue: 1 with what changes anything: no foreign page can.")
+
+
+def is_here(request: Request) -> bool:
+    """Whether a person at this very machine asks, with nothing between: not through a proxy, nor by a foreign name."""
+    client, server = request.scope.get("client"), request.scope.get("server")
+    headers = request.headers
+    if client is None or server is None or not (_is_loopback(client[0]) and _is_loopback(server[0])):
+        return False
+    if any(name in _FORWARDED or name.startswith("x-forwarded") for name in headers):
+        return False
+    # Proxies that add no header speak the oldest protocol by default; no browser and no client of today does.
+    if request.scope.get("http_version") == "1.0" or len(headers.getlist("host")) != 1:
+        return False
+    host = headers["host"].strip().lower()
+    return (host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host) in _HERE
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"

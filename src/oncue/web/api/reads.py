@@ -1,0 +1,195 @@
+"""What can be looked at over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from oncue.errors import UnknownJob
+from oncue.operate import Filter, Operator
+from oncue.operate.jobs import known_id
+from oncue.operate.views import (
+    AuditPage,
+    Blocker,
+    Health,
+    JobLife,
+    JobPage,
+    Lane,
+    Overview,
+    Schedule,
+    ScheduleDetail,
+    Source,
+    TalkLife,
+    TalkPage,
+    Worker,
+)
+from oncue.web.api.operation import Asked, Operation
+
+Cursor = Annotated[str, msgspec.Meta(pattern="^[0-9]{0,18}$", description="The `next` of the page before.")]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
+
+
+class JobsQuery(Filter, frozen=True, kw_only=True, omit_defaults=True):
+    """Which jobs, and which page of them."""
+
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+    def filter(self) -> Filter:
+        """Return the filter without the page."""
+        return Filter(**{name: getattr(self, name) for name in Filter.__struct_fields__})
+
+
+class AuditQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done: to what, and which page."""
+
+    target: Annotated[str, msgspec.Meta(min_length=1, max_length=300)] | None = None
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
+class TalksQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which conversations."""
+
+    state: Literal["active", "paused", "parked", "done", "stopped", "ended"] | None = None
+    conversation: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
+    person: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
+class Checks(msgspec.Struct, frozen=True):
+    """All checks."""
+
+    items: list[Health]
+    next: None = None
+
+
+class Lanes(msgspec.Struct, frozen=True):
+    """Queues, or tasks, by name."""
+
+    items: list[Lane]
+    next: None = None
+
+
+class Schedules(msgspec.Struct, frozen=True):
+    """The schedules by name."""
+
+    items: list[Schedule]
+    next: None = None
+
+
+class Workers(msgspec.Struct, frozen=True):
+    """The registered workers."""
+
+    items: list[Worker]
+    next: None = None
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """The sources by name."""
+
+    items: list[Source]
+    next: None = None
+
+
+class Blockers(msgspec.Struct, frozen=True):
+    """What jobs wait behind."""
+
+    items: list[Blocker]
+    next: None = None
+
+
+async def _overview(operator: Operator, _: Asked) -> Overview:
+    return await operator.overview()
+
+
+async def _jobs(operator: Operator, asked: Asked) -> JobPage:
+    query: JobsQuery = asked.query
+    return await operator.page(query.filter(), query.cursor, query.limit)
+
+
+async def _job(operator: Operator, asked: Asked) -> JobLife:
+    return await operator.job(known_id(asked.path["id"]))
+
+
+async def _queues(operator: Operator, _: Asked) -> Lanes:
+    return Lanes(await operator.lanes("queues"))
+
+
+async def _tasks(operator: Operator, _: Asked) -> Lanes:
+    return Lanes(await operator.lanes("tasks"))
+
+
+async def _schedules(operator: Operator, _: Asked) -> Schedules:
+    return Schedules(await operator.flows.schedules())
+
+
+async def _schedule(operator: Operator, asked: Asked) -> ScheduleDetail:
+    return await operator.flows.schedule(asked.path["name"])
+
+
+async def _workers(operator: Operator, _: Asked) -> Workers:
+    return Workers(await operator.flows.workers())
+
+
+async def _sources(operator: Operator, _: Asked) -> Sources:
+    return Sources(await operator.flows.sources())
+
+
+async def _blockers(operator: Operator, _: Asked) -> Blockers:
+    return Blockers(await operator.flows.blockers())
+
+
+async def _checks(operator: Operator, _: Asked) -> Checks:
+    return Checks(await operator.checks())
+
+
+async def _audit(operator: Operator, asked: Asked) -> AuditPage:
+    query: AuditQuery = asked.query
+    return await operator.audit(query.cursor, query.limit, query.target)
+
+
+async def _talks(operator: Operator, asked: Asked) -> TalkPage:
+    if not operator.app.channels:
+        raise UnknownJob("This application has no conversations.")
+    query: TalksQuery = asked.query
+    return await operator.talks(query.state, query.conversation, query.person, query.limit)
+
+
+async def _talk(operator: Operator, asked: Asked) -> TalkLife:
+    return await operator.talk(known_id(asked.path["id"]))
+
+
+READS = (
+    Operation("GET", "/overview", "read", "overview", "How things are now.", Overview, _overview),
+    Operation(
+        "GET", "/jobs", "read", "listJobs", "Jobs that match, the newest first, by pages.", JobPage, _jobs,
+        query=JobsQuery, tagged=True,
+    ),
+    Operation("GET", "/jobs/{id}", "read", "showJob", "One job's whole life.", JobLife, _job, tagged=True),
+    Operation("GET", "/queues", "read", "listQueues", "The queues and their jobs.", Lanes, _queues, tagged=True),
+    Operation("GET", "/tasks", "read", "listTasks", "The tasks and their jobs.", Lanes, _tasks, tagged=True),
+    Operation("GET", "/schedules", "read", "listSchedules", "What recurs.", Schedules, _schedules, tagged=True),
+    Operation(
+        "GET", "/schedules/{name}", "read", "showSchedule", "A schedule, its next and last fires.", ScheduleDetail,
+        _schedule, tagged=True,
+    ),
+    Operation("GET", "/workers", "read", "listWorkers", "Who is there to run jobs.", Workers, _workers, tagged=True),
+    Operation("GET", "/sources", "read", "listSources", "Tables that make jobs.", Sources, _sources, tagged=True),
+    Operation("GET", "/blockers", "read", "listBlockers", "What jobs wait behind.", Blockers, _blockers, tagged=True),
+    Operation("GET", "/checks", "read", "check", "All checks, with their remedies.", Checks, _checks),
+    Operation(
+        "GET", "/audit", "read", "listAudit", "What was done, the latest first.", AuditPage, _audit, query=AuditQuery,
+        tagged=True,
+    ),
+    Operation(
+        "GET", "/conversations", "read", "listConversations", "Conversations, the newest first.", TalkPage, _talks,
+        query=TalksQuery, tagged=True,
+    ),
+    Operation(
+        "GET", "/conversations/{id}", "read", "showConversation", "A conversation and what was said.", TalkLife, _talk,
+        tagged=True,
+    ),
+)  # fmt: skip

@@ -1,0 +1,63 @@
+// All is well, or what is not, why, and how to mend it.
+import {chart} from "./charts.js";
+import {h} from "./dom.js";
+import {STATES, badge, card, facts, href, link} from "./parts.js";
+import {count, num, short, span, title} from "./words.js";
+
+// Where a person goes from a check that is not green.
+const PLACES = {
+	discarded: "jobs?state=discarded", "overdue jobs": "jobs?state=late", workers: "workers", queues: "queues", tasks: "queues",
+	blockers: "blockers", sources: "sources", schedules: "schedules",
+};
+
+export const health = (checks, full = true) => h("ul.health", checks.map(({name, state, found, remedy}) => h("li", {key: name},
+	badge(state), h("div", h("b", PLACES[name] ? h("a", {href: `#/${PLACES[name]}`}, name) : name), ` ${found}`,
+		full && state !== "ok" && remedy && h("p.remedy", remedy)))));
+
+const sum = (bins, name) => bins.reduce((total, bin) => total + bin[name], 0);
+const lost = past => sum(past, "discarded");
+
+// The worst of it: ok, warn or fail.
+export const worst = ({counts, health, past}) => counts.late || health.some(({state}) => state === "fail") ? "fail"
+	: lost(past) || health.some(({state}) => state === "warn") ? "warn" : "ok";
+
+function verdict(data) {
+	const bad = data.health.filter(({state}) => state !== "ok"), {late} = data.counts, look = worst(data), gone = lost(data.past);
+	return h(`section.card.verdict.${look}`, {"aria-label": "Verdict"},
+		h("p", h(`i.cue.${look}`), look === "ok" && ["All is well. ", h("small", "Nothing is late, and every check is green.")],
+			late > 0 && [link(["jobs"], `${count(late, "job")} late`, {state: "late"}), ". "],
+			gone > 0 && [link(["jobs"], `${count(gone, "job")} discarded in the past hour`, {state: "discarded"}), ". "],
+			bad.length > 0 && `${count(bad.length, "check needs you", "checks need you")}.`),
+		bad.length > 0 && health(bad));
+}
+
+
+const charts = ({coming, past}) => [
+	card("Coming due", "third", chart("coming", {
+		bins: coming, unit: "by 30 s", series: [["count", "s1", "due"]],
+		summary: `In the next 10 minutes ${num(sum(coming, "count"))} jobs come due.`,
+	})),
+	card("The past hour", "thirds", chart("past", {
+		bins: past, unit: "by the minute", series: [["completed", "s1"], ["retried", "s2"], ["discarded", "s3"]],
+		summary: `In the past hour: ${["started", "completed", "retried", "discarded"].map(name => `${num(sum(past, name))} ${name}`).join(", ")}.`,
+	})),
+	card("Lateness", "thirds", chart("lateness", {
+		bins: past, unit: "by the minute", ms: true, series: [["p50_ms", "l1", "p50"], ["p99_ms", "l2", "p99"], ["max_ms", "l3", "max"]],
+		summary: `In the past hour the latest job started ${span(Math.max(0, ...past.map(bin => bin.max_ms)))} after it was due.`,
+	})),
+];
+
+export const view = {
+	title: () => "Overview",
+	load: ctx => ctx.get("overview"),
+	draw: data => [
+		verdict(data),
+		h("ul.tiles", STATES.map(state => h(`li.${data.counts[state] ? state : "none"}`,
+			h("a", {href: href(["jobs"], {state})}, h("b", {title: num(data.counts[state])}, short(data.counts[state])), title(state))))),
+		h("div.grid", charts(data), card("Health", "third",
+			facts(["Lateness p50", span(data.lateness.p50_ms)], ["p99", span(data.lateness.p99_ms)], ["max", span(data.lateness.max_ms)],
+				["Jobs a second", num(data.throughput_per_s)]),
+			health(data.health, false),
+			h("p", link(["checks"], "Run every check of the doctor")))),
+	],
+};

@@ -1,0 +1,149 @@
+"""The command line, with ``--json``, and the HTTP API say the same of one database."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import httpx
+import pytest
+
+from oncue.store import WorkerRow
+from oncue.store.steps import manage
+from oncue.web import dashboard_app
+from tests.cli.stage import Stage
+from tests.web.conftest import serving
+
+MORE = """
+app.redact("phone")
+
+
+@app.task(name="call", retry=Retry(delay=3600.0))
+async def call(phone: str) -> None:
+    raise RuntimeError(f"nobody at {phone}")
+
+
+app.source(name="trials", table="free_trials", key="question-{id}", due="due_at",
+           task=greet, args=lambda row: greet.call("x"))
+"""
+TABLE = "CREATE TABLE free_trials (id INTEGER PRIMARY KEY, due_at TEXT)"
+WORKER = WorkerRow(0, "far", "elsewhere", 17, '{"mail": 3}', 1, 2, 3, 0, '["greet"]', "0.1.0")
+SPAN = re.compile(r"[0-9.]+ (ms|s|min|h|d)( ago|\b)")
+"""Spans as seen from now, which differ from one question to the next."""
+APP = ("--app", "trial:app")
+
+
+@pytest.fixture
+def faces(stage: Stage) -> Iterator[tuple[Stage, httpx.Client]]:
+    """Job 1 completed, 2 is to be tried again, 3 discarded, 4 waits behind 5's lane, and a worker that is there."""
+    (stage.folder / "trial.py").write_text((stage.folder / "trial.py").read_text() + MORE)
+    with closing(sqlite3.connect(stage.database)) as conn:
+        conn.execute(TABLE)
+    names = stage.load()
+    app = names["app"]
+
+    async def fill() -> None:
+        async with app:
+            await app.schedule(names["greet"].call("Ana"))
+            await app.schedule(names["call"].call("555-1234"), key="caller")
+            await app.schedule(names["fail"].call("Bo"))
+            await app.drain()
+            await app.schedule(names["greet"].call("Cy"), delay=3600, group="lane", queue="slow")
+            await app.schedule(names["greet"].call("Di"), delay=1800, group="lane", queue="slow")
+            await app.store.change(lambda: manage.add_worker(WORKER))
+
+    asyncio.run(fill())
+    assert stage.here("tasks", "pause", "greet").exit_code == 0
+    assert stage.here("queues", "pause", "slow").exit_code == 0
+    with serving(dashboard_app(stage.load()["app"], loopback=True)) as client:
+        yield stage, client
+
+
+def api(client: httpx.Client, path: str) -> Any:
+    answer = client.get(f"/api{path}")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def within(theirs: Any, ours: Any) -> None:
+    """All that the API says the command line says too, which may say more."""
+    if isinstance(theirs, dict):
+        for name, value in theirs.items():
+            within(value, ours[name])
+    elif isinstance(theirs, list):
+        assert len(theirs) == len(ours)
+        for one, other in zip(theirs, ours, strict=True):
+            within(one, other)
+    elif isinstance(theirs, str):
+        assert SPAN.sub("?", ours) == SPAN.sub("?", theirs)
+    else:
+        assert ours == theirs
+
+
+def test_all_faces_say_the_same(faces: tuple[Stage, httpx.Client]) -> None:
+    stage, client = faces
+    theirs, ours = api(client, "/overview"), stage.json("status", *APP)
+    # A minute may begin between the two.
+    assert [one for one in ours["past"] if one["started"]] == [one for one in theirs["past"] if one["started"]]
+    assert ours["counts"] == theirs["counts"]
+    assert theirs["counts"]["discarded"] == 1
+    assert sum(minute["retried"] for minute in theirs["past"]) == 1
+    assert [(one["name"], one["state"]) for one in ours["health"]] == [
+        (one["name"], one["state"]) for one in theirs["health"]
+    ]
+    for id in range(1, 6):
+        within(api(client, f"/jobs/{id}"), stage.json("jobs", "show", str(id), *APP))
+    within(api(client, "/jobs")["items"], stage.json("jobs", "list", *APP))
+    for path in ("queues", "tasks", "schedules"):
+        within(api(client, f"/{path}")["items"], stage.json(path, "list", *APP))
+    for path, count in (("workers", 1), ("sources", 1), ("blockers", 0), ("audit", 2)):
+        items = api(client, f"/{path}")["items"]
+        assert len(items) == count
+        within(items, stage.json(path, *APP))
+    within(api(client, "/schedules/nightly"), stage.json("schedules", "show", "nightly", *APP))
+
+
+def test_what_the_application_hides_is_hidden_in_both(faces: tuple[Stage, httpx.Client]) -> None:
+    stage, client = faces
+    for said in (
+        client.get("/api/jobs/2").text, stage.here("jobs", "show", "2", "--json", *APP).stdout,
+        stage.here("jobs", "show", "2", *APP).stdout, stage.here("jobs", "list", *APP).stdout,
+        stage.here("jobs", "list", "--json", *APP).stdout,
+    ):  # fmt: skip
+        assert "555-1234" not in said
+        assert "•••" in said
+    assert "555-1234" in stage.here("jobs", "show", "2").stdout, "without --app nothing is known to be hidden"
+    for text, found in (("555-1234", []), ("Cy", ["4"])):
+        assert [row[0] for row in stage.lines("jobs", "list", "--text", text, *APP)] == found
+
+
+def test_an_action_of_one_face_is_in_the_audit_of_the_other(faces: tuple[Stage, httpx.Client]) -> None:
+    stage, client = faces
+    assert stage.here("jobs", "run-now", "4").exit_code == 0
+    assert client.post("/api/jobs/4/cancel", headers={"X-OnCue": "1"}).json()["done"]
+    latest, before = (entry for entry in stage.json("audit", "--target", "job:4"))
+    assert (latest["who"], latest["action"]) == ("loopback", "cancel")
+    assert (before["who"].partition("@")[0][:4], before["action"]) == ("cli:", "run-now")
+    assert [entry["id"] for entry in api(client, "/audit?target=job:4")["items"]] == [latest["id"], before["id"]]
+    life = api(client, "/jobs/4")["life"]
+    assert any(before["who"] in event["text"] for event in life)
+
+
+def test_a_token_that_was_made_here_lets_in_there_until_it_is_revoked(faces: tuple[Stage, httpx.Client]) -> None:
+    stage, client = faces
+    made = stage.json("tokens", "create", "ana", "--role", "read", "--expires", "+1d")
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    me = client.get("/api/me", headers=headers).json()
+    assert (me["who"], me["roles"]) == ("token:ana", ["read"])
+    assert client.post("/api/queues/slow/resume", headers=headers).status_code == 403
+    ((name, good, roles, *_),) = stage.lines("tokens", "list")
+    assert (name, good, roles) == ("ana", "yes", "read")
+    assert made["token"] not in stage.here("tokens", "list", "--json").stdout + stage.here("audit", "--json").stdout
+    assert "token" in stage.here("tokens", "create", "ana", "--role", "read").stderr
+    assert stage.here("tokens", "revoke", "ana").stdout == "ana\trevoked\n"
+    assert stage.here("tokens", "revoke", "ana").exit_code == 1
+    assert client.get("/api/me", headers=headers).status_code == 401

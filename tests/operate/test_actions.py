@@ -1,0 +1,128 @@
+"""What operators do: to one, to many, to queues and tasks; and that the audit knows it, and only what was done."""
+
+from __future__ import annotations
+
+import pytest
+
+from oncue import OnCue
+from oncue.errors import InvalidJob, UnknownJob, UnknownSchedule
+from oncue.operate import Filter, Operator, actions
+from oncue.store import Claim, WorkerRow
+from oncue.testing import TestClock
+
+S = 1_000_000
+
+
+async def _claim(app: OnCue, count: int) -> None:
+    """Have a worker that is elsewhere take due jobs."""
+    now = app.clock.now()
+    worker, _ = await app.store.register(WorkerRow(0, "w", "elsewhere", 1, None, now, now, now + 60 * S))
+    found = await app.store.claim(Claim(worker, now, now, 60 * S, count))
+    assert len(found.jobs) == count
+
+
+async def _lines(operator: Operator) -> list[tuple[str, str, int]]:
+    return [(line.action, line.target, line.count) for line in (await operator.audit()).items]
+
+
+async def test_what_does_not_apply_changes_nothing_and_is_not_in_the_audit(operator: Operator, app: OnCue) -> None:
+    id = (await app.schedule(app.tasks["note"].call())).id
+    await app.drain()
+    for action in ("run-now", "retry", "cancel", "reschedule"):
+        with pytest.raises(InvalidJob, match="is completed"):
+            await operator.act(action, id, at="2031-01-01T00:00:00Z")
+    with pytest.raises(UnknownJob):
+        await operator.act("cancel", 4711)
+    with pytest.raises(UnknownSchedule):
+        await operator.run_schedule("none")
+    assert await _lines(operator) == []
+
+
+async def test_one_that_runs_is_asked_to_stop(operator: Operator, app: OnCue) -> None:
+    id = (await app.schedule(app.tasks["note"].call())).id
+    await _claim(app, 1)
+    assert (await operator.act("cancel", id)).text == "It runs; its handler was asked to stop."
+    assert (await operator.job(id)).job.cancel_requested
+    assert await _lines(operator) == [("cancel", f"job:{id}", 1)]
+
+
+async def test_many_are_cancelled_whatever_they_do_and_their_lanes_go_on(
+    operator: Operator, app: OnCue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actions, "_BATCH", 2)
+    note = app.tasks["note"]
+    runs = (await app.schedule(note.call("runs"), group="g", queue="mail")).id
+    await _claim(app, 1)
+    waits = [(await app.schedule(note.call(), queue="mail", group="g", key=f"k-{n}")).id for n in range(4)]
+    stays = (await app.schedule(note.call("stays"))).id
+    counted = await operator.count("cancel", Filter(queue="mail"))
+    assert counted.count == 5
+    done = await operator.act_on_many("cancel", Filter(queue="mail"), counted.token, 5, at=None, delay=None)
+    assert (done.done, done.refused, done.text) == (5, [], "cancel: 5 done.")
+    states = {job.id: job.state for job in (await operator.page(Filter())).items}
+    assert states == {runs: "running", **dict.fromkeys(waits, "cancelled"), stays: "scheduled"}
+    assert (await operator.job(runs)).job.cancel_requested
+    # Each key may be used anew.
+    assert (await app.schedule(note.call(), key="k-0")).status == "created"
+    assert (await _lines(operator))[0] == ("cancel", "jobs", 5)
+
+
+async def test_many_are_moved_and_put_back_and_what_went_on_meanwhile_is_told(operator: Operator, app: OnCue) -> None:
+    note, fail = app.tasks["note"], app.tasks["fail"]
+    first, second = [(await app.schedule(note.call(), delay=500)).id for _ in range(2)]
+    counted = await operator.count("reschedule", Filter(task="note"))
+    await app.jobs.run_now(first)
+    await app.drain()
+    # It matches no more, so it is left alone.
+    done = await operator.act_on_many("reschedule", Filter(task="note"), counted.token, 2, at=None, delay=7)
+    assert done.done == 1
+    assert (await app.store.job(second)).scheduled_at == app.clock.now() + 7 * S  # type: ignore[union-attr]
+    broken = (await app.schedule(fail.call(), key="k")).id
+    await app.drain()
+    await app.schedule(note.call(), key="k")
+    await _claim(app, 1)
+    counted = await operator.count("retry", Filter(state="discarded"))
+    done = await operator.act_on_many("retry", Filter(state="discarded"), counted.token, 1, at=None, delay=None)
+    assert (done.done, [one.id for one in done.refused]) == (0, [broken])
+    assert "key is in use" in done.refused[0].why
+    assert done.text == "retry: 0 done, 1 refused."
+
+
+async def test_a_question_is_answered_within_ten_minutes(operator: Operator, app: OnCue, clock: TestClock) -> None:
+    await app.schedule(app.tasks["note"].call(), delay=5000)
+    counted = await operator.count("cancel", Filter(task="note"))
+    clock.advance(601)
+    with pytest.raises(InvalidJob, match="more than ten minutes ago"):
+        await operator.act_on_many("cancel", Filter(task="note"), counted.token, 1, at=None, delay=None)
+
+
+async def test_a_paused_task_waits_says_why_and_goes_on(operator: Operator, app: OnCue) -> None:
+    assert (await operator.pause("task", "note")).done
+    assert not (await operator.pause("task", "note")).done
+    id = (await app.schedule(app.tasks["note"].call())).id
+    assert (await app.drain()).ran == 0
+    assert "its task 'note' is paused by cli:ana" in (await operator.job(id)).why
+    (lane,) = [lane for lane in await operator.lanes("tasks") if lane.name == "note"]
+    assert (lane.paused, lane.due + lane.scheduled, lane.running) == (True, 1, 0)
+    assert [check.state for check in await operator.checks() if check.name == "paused tasks"] == ["warn"]
+    assert (await operator.pause("task", "note", paused=False)).done
+    assert (await app.drain()).ran == 1
+    assert await _lines(operator) == [("resume", "task:note", 1), ("pause", "task:note", 1)]
+
+
+async def test_a_jobs_life_is_told_from_its_call_to_its_end(operator: Operator, app: OnCue, clock: TestClock) -> None:
+    id = (await app.schedule(app.tasks["again"].call(), delay=10)).id
+    await operator.act("run-now", id)
+    await app.drain()
+    clock.advance(3600)
+    await app.drain()
+    clock.advance(36000)
+    await app.drain()
+    life = await operator.job(id)
+    assert [event.event for event in life.life] == [
+        "scheduled", "asked", "started", "failed", "started", "failed", "started", "failed",
+    ]  # fmt: skip
+    assert life.why == "all 3 attempts failed"
+    assert life.life[-1].text.startswith("discarded after")
+    assert "ValueError: not yet" in (life.life[-1].traceback or "")
+    assert life.job.state == "discarded"

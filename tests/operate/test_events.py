@@ -1,0 +1,122 @@
+"""The live stream: what changes is told, who comes back finds what came meanwhile, and no gap is silent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from oncue import OnCue
+from oncue.operate import Operator, events
+from oncue.operate.events import Event, Watcher
+from oncue.testing import TestClock
+from tests.operate.conftest import declare
+
+Listening = AsyncGenerator[tuple[str, Event], None]
+
+
+@pytest.fixture
+async def app(tmp_path: Path, clock: TestClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OnCue]:
+    monkeypatch.setattr(events, "_TICK", 0.01)
+    monkeypatch.setattr(events, "RING", 20)
+    async with declare(OnCue(f"sqlite:///{tmp_path}/jobs.db", clock=clock)) as made:
+        yield made
+
+
+@pytest.fixture
+async def watcher(operator: Operator) -> AsyncIterator[Watcher]:
+    made = operator.watcher
+    yield made
+    made._listeners.clear()
+    made._stop()
+
+
+async def _next(listening: Listening, name: str) -> tuple[str, Event]:
+    """Await the next event of that name."""
+    async with asyncio.timeout(20):
+        async for id, event in listening:
+            if event.name == name:
+                return id, event
+    raise AssertionError("the stream ended")
+
+
+async def test_a_new_job_and_the_counts_are_told(app: OnCue, operator: Operator, watcher: Watcher) -> None:
+    listening = watcher.listen(None, operator.jobs)
+    await _next(listening, "overview")
+    handle = await app.schedule(app.tasks["note"].call(), delay=50)
+    _, event = await _next(listening, "job")
+    assert f'"id":{handle.id},"state":"scheduled"' in event.data
+    _, event = await _next(listening, "overview")
+    assert '"scheduled":1' in event.data
+    await app.cancel(id=handle.id)
+    _, event = await _next(listening, "job")
+    assert '"state":"cancelled"' in event.data
+    await listening.aclose()
+
+
+async def test_who_comes_back_hears_what_came_meanwhile_and_nothing_twice(
+    app: OnCue, operator: Operator, watcher: Watcher
+) -> None:
+    one, other = watcher.listen(None, operator.jobs), watcher.listen(None, operator.jobs)
+    last, _ = await _next(one, "overview")
+    await one.aclose()
+    reading = asyncio.create_task(_next(other, "job"))
+    await asyncio.sleep(0)
+    handle = await app.schedule(app.tasks["note"].call(), delay=50)
+    heard = await reading
+    back = watcher.listen(last, operator.jobs)
+    assert await _next(back, "job") == heard
+    assert f'"id":{handle.id}' in heard[1].data
+    await other.aclose()
+    await back.aclose()
+
+
+async def test_a_gap_is_said_and_never_silent(operator: Operator, watcher: Watcher) -> None:
+    listening = watcher.listen(None, operator.jobs)
+    last, _ = await _next(listening, "overview")
+    assert watcher.since(last) is not None
+    for number in range(25):
+        watcher._publish("job", {"id": number})
+    # The ring holds the last twenty: five and the overview are gone.
+    back = watcher.listen(last, operator.jobs)
+    id, event = await anext(back)
+    assert (event.name, id) == ("reset", f"{watcher.epoch}-{watcher._number}")
+    # Who is too slow hears of it too.
+    assert (await anext(listening))[1].name == "reset"
+    for wrong in ("other-1", f"{watcher.epoch}-999", f"{watcher.epoch}-x", "", "\u00b2", f"{watcher.epoch}-\u00b2"):
+        assert watcher.since(wrong) is None
+    await listening.aclose()
+    await back.aclose()
+
+
+async def test_it_looks_only_while_somebody_listens(
+    operator: Operator, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_LINGER", 0.01)
+    listening = watcher.listen(None, operator.jobs)
+    last, _ = await _next(listening, "overview")
+    running = watcher._running
+    assert running is not None
+    await listening.aclose()
+    await asyncio.wait({running}, timeout=20)
+    assert running.cancelled()
+    # Nobody looked meanwhile, so whoever comes back then is told of the gap.
+    back = watcher.listen(last, operator.jobs)
+    assert (await anext(back))[1].name == "reset"
+    await back.aclose()
+
+
+async def test_it_ends_where_the_host_closes_the_application(app: OnCue, operator: Operator, watcher: Watcher) -> None:
+    listening = watcher.listen(None, operator.jobs)
+    await _next(listening, "overview")
+    await listening.aclose()
+    running = watcher._running
+    assert running is not None
+    await app.close()
+    watcher._heard.set()
+    await asyncio.wait({running}, timeout=20)
+    assert running.done()
+    assert running.exception() is None
+    await app.open()

@@ -1,0 +1,92 @@
+"""How things are: counts, what comes, what was, and that looking stays cheap."""
+
+from __future__ import annotations
+
+import asyncio
+
+from oncue import OnCue
+from oncue.clock import from_us
+from oncue.operate import Operator
+from oncue.operate.overview import Kept, Look
+from oncue.operate.shape import iso
+from oncue.store.operating import MinuteRow
+from oncue.store.steps import operate
+from oncue.testing import TestClock
+
+S = 1_000_000
+MINUTE = 60 * S
+
+
+async def test_counts_and_what_comes(operator: Operator, app: OnCue, clock: TestClock) -> None:
+    note, fail = app.tasks["note"], app.tasks["fail"]
+    for call in (note.call(), fail.call()):
+        await app.schedule(call)
+    await app.drain()
+    await app.schedule(note.call())
+    clock.advance(2)
+    await app.schedule(note.call())
+    for delay in (10, 40, 45, 3000):
+        await app.schedule(note.call(), delay=delay)
+    found = await operator.overview()
+    assert (found.counts.due, found.counts.late, found.counts.scheduled) == (2, 1, 4)
+    assert (found.counts.completed, found.counts.discarded, found.counts.running) == (1, 1, 0)
+    assert [one.count for one in found.coming[:3]] == [1, 2, 0]
+    assert len(found.coming) == 20
+    assert found.now == iso(app.clock.now())
+    workers = next(one for one in found.health if one.name == "workers")
+    assert (workers.state, workers.remedy) == ("fail", "Start one: oncue worker module:app")
+
+
+async def test_the_past_hour_is_what_workers_counted(operator: Operator, app: OnCue, clock: TestClock) -> None:
+    now = app.clock.now()
+    this = now - now % MINUTE
+    rows = [
+        MinuteRow(this, 1, "note", 10, 9, 1, 0, 0, S, '{"1000": 9, "50000": 1}'),
+        MinuteRow(this, 2, "note", 10, 10, 0, 0, 0, S, '{"1000": 10}'),
+        MinuteRow(this - MINUTE, 1, "fail", 4, 0, 0, 4, 0, S, '{"2000": 4}'),
+        MinuteRow(this - 59 * MINUTE, 1, "note", 1, 1, 0, 0, 0, S, '{"1000": 1}'),
+        MinuteRow(this - 60 * MINUTE, 1, "note", 7, 7, 0, 0, 0, S, '{"1000": 7}'),
+    ]
+    await app.store.change(lambda: operate.save_minutes(rows))
+    found = await operator.overview()
+    assert len(found.past) == 60
+    assert [(one.started, one.completed, one.discarded) for one in found.past[-2:]] == [(4, 0, 4), (20, 19, 0)]
+    assert found.past[0].started == 1
+    assert found.past[-1].max_ms == 50.0
+    assert found.lateness.max_ms == 50.0
+    assert found.throughput_per_s == round(24 / found.lateness.window_s, 2)
+    # What a worker adds to a minute that is hardly over is seen; time goes on.
+    clock.advance(60)
+    rows[0].started = 30
+    await app.store.change(lambda: operate.save_minutes(rows[:1]))
+    found = await operator.overview()
+    assert [one.started for one in found.past[-3:]] == [4, 40, 0]
+    assert found.past[-1].at == f"{from_us(this + MINUTE):%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+async def test_the_history_is_counted_bit_by_bit(app: OnCue, operator: Operator) -> None:
+    for _ in range(3):
+        await app.schedule(app.tasks["note"].call())
+    await app.drain()
+    look = Look(app)
+    assert await look._ask_final() == {"completed": 3}
+
+
+async def test_what_takes_long_is_got_in_the_background() -> None:
+    answers, gate = [1, 2, 3], asyncio.Event()
+
+    async def ask() -> int:
+        if len(answers) < 3:
+            await gate.wait()
+        return answers.pop(0)
+
+    kept = Kept(ask)
+    assert await kept.get() == 1
+    kept._took, kept._until = 1.0, 0.0
+    # The old one is told at once, while the new one is on its way.
+    assert await kept.get() == 1
+    gate.set()
+    assert kept._asking is not None
+    assert await kept._asking == 2
+    kept._until = float("inf")
+    assert await kept.get() == 2
