@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -37,6 +38,16 @@ class Program:
         if self._process.poll() is not None:
             tail = self._log.read_text(errors="replace")[-2000:]
             raise RuntimeError(f"the program ended by itself with {self._process.returncode}:\n{tail}")
+
+    def says(self, pattern: str, cap: float = 60.0) -> re.Match[str]:
+        """Wait until something in its log matches, and return that."""
+
+        def look() -> re.Match[str] | None:
+            return re.search(pattern, self._log.read_text(errors="replace"))
+
+        if wait_for(lambda: look() is not None, [self], cap) and (found := look()):
+            return found
+        raise RuntimeError(f"{pattern!r} is not in {self._log} after {cap:.0f} s")
 
     def _pids(self) -> list[int]:
         pids = []

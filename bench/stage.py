@@ -159,7 +159,11 @@ class Bench:
         command = self._ask("worker_command", {}, more)
         if elsewhere:
             command, more = self._elsewhere(command, more)
-        return Program(command, self._environment(**more), self.directory / "worker.log", tools.ROOT)
+        return self.start("worker", command, **more)
+
+    def start(self, name: str, command: list[str], **more: str | None) -> Program:
+        """Start a program on this stage; its log has this name."""
+        return Program(command, self._environment(**more), self.directory / f"{name}.log", tools.ROOT)
 
     def _elsewhere(self, command: list[str], more: dict[str, str | None]) -> tuple[list[str], dict[str, str | None]]:
         """What another machine is to a worker: another host name, and other folders for what processes leave."""
