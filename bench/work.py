@@ -37,7 +37,7 @@ def _started(bench: Bench, worker: Program) -> float:
     return records[0].at
 
 
-def _percentile(ordered: Sequence[float], share: float) -> float:
+def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
 
 
@@ -83,8 +83,8 @@ def lateness(bench: Bench, sizes: Sizes) -> Figures:
         worker.stop()
     late = sorted((record.at - record.due) * 1000 for record in records)
     return {
-        "p50": _percentile(late, 0.5),
-        "p99": _percentile(late, 0.99),
+        "p50": percentile(late, 0.5),
+        "p99": percentile(late, 0.99),
         "max": late[-1],
         "early": sum(1 for value in late if value < 0),
         "missing": sizes.late_jobs - len({record.index for record in records}),
