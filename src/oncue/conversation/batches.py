@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -51,19 +52,24 @@ def _fitting(kind: str, items: Iterable[T], unread: list[str]) -> list[T]:
 
 def _fit(item: T) -> T:
     values: dict[str, Any] = {}
-    for field in msgspec.structs.fields(item):
-        value = getattr(item, field.name)
+    for name in _fields(type(item)):
+        value = getattr(item, name)
         if isinstance(value, str):
-            values[field.name] = _plain(value)
+            values[name] = _plain(value)
         elif isinstance(value, Address):
-            values[field.name] = _names(value)
-        elif field.name in ("at", "sent_at"):
-            values[field.name] = min(max(0, value), _LATEST)
+            values[name] = _names(value)
+        elif name in ("at", "sent_at"):
+            values[name] = min(max(0, value), _LATEST)
     if not isinstance(item, Preference):
         values["external_id"] = _name(values["external_id"], "its id")
     if isinstance(item, Status):
         _name(item.status, "its status")
     return msgspec.structs.replace(item, **values)
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(kind))
 
 
 def _names(who: Address) -> Address:
