@@ -22,8 +22,8 @@ from bench.stage import SIZES, Bench, PostgresBench, Sizes, quick
 from bench.work import WORK, Figures, idle_server
 
 NAMES = {
-    "sqlite": ("bounds", "lateness", "drain", "enqueue", "crash", "idle", "far"),
-    "postgres": ("bounds", "lateness", "drain", "far", "together", "enqueue", "crash", "elsewhere", "idle"),
+    "sqlite": ("bounds", "lateness", "drain", "groups", "enqueue", "crash", "idle", "far"),
+    "postgres": ("bounds", "lateness", "drain", "far", "groups", "together", "enqueue", "crash", "elsewhere", "idle"),
     "redis": ("bounds", "lateness", "drain", "enqueue", "crash", "elsewhere", "idle"),
 }
 _TABLES = {"sqlite": "latest", "postgres": "postgres", "redis": "redis"}

@@ -187,6 +187,21 @@ def _with_cost(result: Result, label: str, runs: Runs) -> Runs:
     return [run | {"worker_us": max(0.0, run["cpu_s"] - start) / result.sizes["drain_jobs"] * 1e6} for run in runs]
 
 
+def _groups(result: Result) -> str:
+    rows = []
+    for label, runs in result.figures["groups"].items():
+        found = {name: [run[name] for run in runs] for name in ("none", "one", "two")}
+        rates = {name: _values(some, "per_s") for name, some in found.items()}
+        shares = [_ratio(rates[name], rates["none"], less_is_better=False) for name in ("one", "two")]
+        wrong = [str(int(sum(sum(_values(some, key)) for some in found.values()))) for key in ("missing", "doubled")]
+        memory = _number(max(max(_values(some, "memory_mb")) for some in found.values()))
+        rows.append([label, *map(_spread, rates.values()), *shares, " / ".join(wrong), memory])
+    count = result.sizes["groups"]
+    head = ["who", "no groups, jobs/s", "one job a group, jobs/s", "two jobs a group, jobs/s"]
+    head += ["one / none", "two / none", "missing / doubled", "peak MB"]
+    return f"## Groups: {count:,} of them, their no-op jobs due before the worker starts\n\n" + _table(head, rows)
+
+
 def _together(result: Result) -> str:
     rows = []
     fleet = str(result.sizes["fleet"])
@@ -268,6 +283,7 @@ def _idle(result: Result) -> str:
 _SECTIONS: dict[str, Callable[[Result], str]] = {
     "lateness": _lateness,
     "drain": _drain,
+    "groups": _groups,
     "together": _together,
     "enqueue": _enqueue,
     "crash": _crash,

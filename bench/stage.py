@@ -41,6 +41,7 @@ class Sizes:
     settle_s: float = 8.0
     crash_jobs: int = 100
     crash_cap_s: float = 30.0
+    groups: int = 100_000
     fleet: int = 8
     fleet_jobs: int = 60_000  # eight processes are through with 20,000 before they have warmed up
     fleet_start_s: float = 9.0  # for eight processes to start, beside what enqueueing takes
@@ -68,7 +69,16 @@ SIZES = {
 
 def quick(sizes: Sizes) -> Sizes:
     """A look only: one run, fewer jobs, a short idle."""
-    return replace(sizes, runs=1, drain_jobs=5_000, fleet_jobs=20_000, bulk_jobs=5_000, enqueue_rounds=3, idle_s=60.0)
+    return replace(
+        sizes,
+        runs=1,
+        drain_jobs=5_000,
+        fleet_jobs=20_000,
+        groups=10_000,
+        bulk_jobs=5_000,
+        enqueue_rounds=3,
+        idle_s=60.0,
+    )
 
 
 def _slug(label: str) -> str:

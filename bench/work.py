@@ -110,23 +110,37 @@ def start_up(bench: Bench, _sizes: Sizes) -> Figures:
 
 def drain(bench: Bench, sizes: Sizes) -> Figures:
     """No-op jobs, due before the worker starts. ``seconds`` from its start to the last handler's end."""
+    return _drain(bench, sizes.drain_jobs, "noop")
+
+
+def groups(bench: Bench, sizes: Sizes) -> Figures:
+    """The same with as many jobs as groups: in none, and each in a group of its own; and two in each group."""
+    return {
+        "none": _drain(bench, sizes.groups, "noop"),
+        "one": _drain(bench, sizes.groups, f"grouped {sizes.groups}"),
+        "two": _drain(bench, 2 * sizes.groups, f"grouped {sizes.groups}"),
+    }
+
+
+def _drain(bench: Bench, jobs: int, kind: str) -> Figures:
     bench.fresh()
-    bench.bulk_s = bench.ask("enqueue_many", count=sizes.drain_jobs, delay=0, kind="noop")["seconds"]
+    stored = bench.ask("enqueue_many", count=jobs, delay=0, kind=kind)["seconds"]
+    bench.bulk_s = bench.bulk_s or stored
     bench.settle()
     used = _Used(bench)
     worker = bench.start_worker()
     try:
-        records = wait(bench, [worker], lambda found: len(found) >= sizes.drain_jobs, 300.0)
+        records = wait(bench, [worker], lambda found: len(found) >= jobs, 300.0)
         time.sleep(0.5)  # the last acks
         memory = worker.peak_memory_mb()
-        cost = used.per_job(sizes.drain_jobs) | {"cpu_s": worker.cpu_seconds()}
+        cost = used.per_job(jobs) | {"cpu_s": worker.cpu_seconds()}
     finally:
         worker.stop()
     first, last = min(r.at for r in records), max(r.at for r in records)
     return {
         "per_s": len(records) / max(last - first, 1e-9),
         "seconds": last - worker.started_at,
-        "missing": sizes.drain_jobs - len({record.index for record in records}),
+        "missing": jobs - len({record.index for record in records}),
         "doubled": len(records) - len({record.index for record in records}),
         "memory_mb": memory,
         **cost,
@@ -253,6 +267,7 @@ WORK: dict[str, Callable[[Bench, Sizes], Figures]] = {
     "start": start_up,
     "drain": drain,
     "enqueue": enqueue,
+    "groups": groups,
     "together": together,
     "idle": idle,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ALL_WORK = frozenset({"lateness", "drain", "enqueue", "idle", "crash", "together", "elsewhere"})
+OWN_WORK = ALL_WORK | {"groups"}  # which peers have no such groups for
 SLOW_WORK = ALL_WORK - {"together"}  # for whom that would take many minutes
 NO_HOST = ALL_WORK - {"elsewhere"}  # for whom a new worker on another host is as good as one on the same
 
@@ -48,6 +49,7 @@ _SQLITE = (
         "oncue",
         "own",
         _ONCUE,
+        work=OWN_WORK,
         bulk=True,
         far=True,
         singles="concurrent (gather)",
@@ -89,6 +91,7 @@ _POSTGRES = (
         "oncue",
         "own",
         _ONCUE,
+        work=OWN_WORK,
         store="postgres",
         bulk=True,
         far=True,

@@ -44,8 +44,10 @@ async def sleep(index: int) -> None:
 
 
 def _scheduled(index: int, due: float, kind: str) -> Scheduled:
-    call = noop.call(index, due) if kind == "noop" else sleep.call(index)
-    return Scheduled(call, at=datetime.fromtimestamp(due, UTC))
+    call = sleep.call(index) if kind == "sleep" else noop.call(index, due)
+    _, grouped, count = kind.partition("grouped ")
+    group = f"person-{index % int(count)}" if grouped else None
+    return Scheduled(call, at=datetime.fromtimestamp(due, UTC), group=group)
 
 
 class OnCuePeer(_program.AsyncPeer):
