@@ -84,6 +84,10 @@ DELETE FROM oncue_event WHERE person = :person::bigint;
 DELETE FROM oncue_person WHERE id = :person::bigint;
 
 -- name: erase_updates
--- A name that isn't known comes as one that is nowhere.
 DELETE FROM oncue_update WHERE channel = :channel::text AND heard_at < :before::bigint
-  AND (position(:address::text IN raw) > 0 OR position(:user_id::text IN raw) > 0);
+  AND EXISTS (SELECT 1 FROM json_array_elements_text(:names::json) AS n WHERE position(n IN raw) > 0);
+
+-- name: expire_updates
+UPDATE oncue_update SET expires_at = :at::bigint WHERE channel = :channel::text AND heard_at >= :before::bigint
+  AND coalesce(expires_at > :at::bigint, true)
+  AND EXISTS (SELECT 1 FROM json_array_elements_text(:names::json) AS n WHERE position(n IN raw) > 0);

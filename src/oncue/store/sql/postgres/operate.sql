@@ -133,14 +133,7 @@ SELECT coalesce(json_agg(id), '[]')::text FROM (
 
 -- name: few_due
 -- Those that were to start by then and don't run, from lane to lane, and those that wait behind others.
-WITH RECURSIVE lane (queue, priority) AS (
-  (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-   ORDER BY queue, priority LIMIT 1)
-  UNION ALL
-  SELECT n.queue, n.priority FROM lane, LATERAL (
-    SELECT j.queue, j.priority FROM oncue_job AS j WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL
-    AND (j.queue, j.priority) > (lane.queue, lane.priority) ORDER BY j.queue, j.priority LIMIT 1) AS n
-)
+WITH RECURSIVE {lane}
 SELECT coalesce(json_agg(id), '[]')::text FROM (
   SELECT id FROM (
     SELECT f.id FROM lane, LATERAL (
@@ -186,14 +179,7 @@ state = 'scheduled' AND blocked_by IS NOT NULL;
 
 -- name: live_counts
 -- Of what waits and runs, from lane to lane by the index.
-WITH RECURSIVE lane (queue, priority) AS (
-  (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-   ORDER BY queue, priority LIMIT 1)
-  UNION ALL
-  SELECT n.queue, n.priority FROM lane, LATERAL (
-    SELECT j.queue, j.priority FROM oncue_job AS j WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL
-    AND (j.queue, j.priority) > (lane.queue, lane.priority) ORDER BY j.queue, j.priority LIMIT 1) AS n
-)
+WITH RECURSIVE {lane}
 SELECT json_build_object(
   'scheduled', coalesce((SELECT sum((SELECT count(*) FROM oncue_job AS j WHERE j.state = 'scheduled'
     AND j.eligible_at > :now::bigint AND j.queue = lane.queue AND j.priority = lane.priority)) FROM lane), 0)::bigint,
@@ -213,14 +199,7 @@ SELECT coalesce(json_object_agg(state, n), '{}')::text FROM (
   AS found;
 
 -- name: coming_bins
-WITH RECURSIVE lane (queue, priority) AS (
-  (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-   ORDER BY queue, priority LIMIT 1)
-  UNION ALL
-  SELECT n.queue, n.priority FROM lane, LATERAL (
-    SELECT j.queue, j.priority FROM oncue_job AS j WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL
-    AND (j.queue, j.priority) > (lane.queue, lane.priority) ORDER BY j.queue, j.priority LIMIT 1) AS n
-)
+WITH RECURSIVE {lane}
 SELECT coalesce(json_agg(json_build_array(bin, n)), '[]')::text FROM (
   SELECT f.bin, count(*) AS n FROM lane, LATERAL (
     SELECT (j.eligible_at - :after::bigint) / :width::bigint AS bin FROM oncue_job AS j

@@ -208,14 +208,7 @@ WITH taken AS (DELETE FROM oncue_release RETURNING name)
 SELECT coalesce(json_agg(name), '[]')::text FROM taken;
 
 -- name: peek
-WITH RECURSIVE lane (queue, priority) AS (
-  (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-   ORDER BY queue, priority LIMIT 1)
-  UNION ALL
-  SELECT n.queue, n.priority FROM lane, LATERAL (
-    SELECT j.queue, j.priority FROM oncue_job AS j WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL
-    AND (j.queue, j.priority) > (lane.queue, lane.priority) ORDER BY j.queue, j.priority LIMIT 1) AS n
-)
+WITH RECURSIVE {lane}
 SELECT json_build_object(
   'lanes', (SELECT coalesce(json_agg(json_build_array(queue, priority, f.eligible_at, f.bound)), '[]') FROM lane,
               LATERAL (SELECT eligible_at, (key IS NOT NULL OR group_name IS NOT NULL
@@ -515,15 +508,7 @@ SELECT json_build_object(
 )::text;
 
 -- name: backlog
-WITH RECURSIVE
-  lane (queue, priority) AS (
-    (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-     ORDER BY queue, priority LIMIT 1)
-    UNION ALL
-    SELECT n.queue, n.priority FROM lane, LATERAL (
-      SELECT j.queue, j.priority FROM oncue_job AS j WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL
-      AND (j.queue, j.priority) > (lane.queue, lane.priority) ORDER BY j.queue, j.priority LIMIT 1) AS n
-  ),
+WITH RECURSIVE {lane},
   served (queue, priority) AS (
     SELECT queue, priority FROM lane
     WHERE queue NOT IN (SELECT name FROM oncue_queue WHERE paused = 1)
@@ -550,14 +535,7 @@ SELECT json_build_object(
 )::text;
 
 -- name: coming
-WITH RECURSIVE lane (queue, priority) AS (
-  (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-   ORDER BY queue, priority LIMIT 1)
-  UNION ALL
-  SELECT n.queue, n.priority FROM lane, LATERAL (
-    SELECT j.queue, j.priority FROM oncue_job AS j WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL
-    AND (j.queue, j.priority) > (lane.queue, lane.priority) ORDER BY j.queue, j.priority LIMIT 1) AS n
-)
+WITH RECURSIVE {lane}
 SELECT coalesce(json_agg(json_build_array(id, eligible_at) ORDER BY eligible_at, id), '[]')::text
 FROM (SELECT f.id, f.eligible_at FROM lane, LATERAL (
         SELECT j.id, j.eligible_at FROM oncue_job AS j

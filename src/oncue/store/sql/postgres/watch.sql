@@ -11,15 +11,7 @@ SELECT value FROM oncue_counter WHERE name = :name::text;
 -- By queue: how many jobs were to start by then (10,000 a priority at most) and don't run, how many of these wait
 -- behind others (100,000 in all at most), and since when the first one is due. What is paused, held after a restore or
 -- behind a limit, of which there may be a million, doesn't count.
-WITH RECURSIVE
-  lane (queue, priority) AS (
-    (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-     ORDER BY queue, priority LIMIT 1)
-    UNION ALL
-    SELECT n.queue, n.priority FROM lane, LATERAL (
-      SELECT j.queue, j.priority FROM oncue_job AS j WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL
-      AND (j.queue, j.priority) > (lane.queue, lane.priority) ORDER BY j.queue, j.priority LIMIT 1) AS n
-  ),
+WITH RECURSIVE {lane},
   late (queue, jobs, blocked, first) AS (
     SELECT lane.queue,
       (SELECT count(*) FROM (

@@ -94,6 +94,10 @@ DELETE FROM oncue_event WHERE person = :person;
 DELETE FROM oncue_person WHERE id = :person;
 
 -- name: erase_updates
--- A name that isn't known comes as one that is nowhere.
 DELETE FROM oncue_update WHERE channel = :channel AND heard_at < :before
-  AND (instr(raw, :address) > 0 OR instr(raw, :user_id) > 0);
+  AND EXISTS (SELECT 1 FROM json_each(:names) AS n WHERE instr(raw, n.value) > 0);
+
+-- name: expire_updates
+UPDATE oncue_update SET expires_at = :at WHERE channel = :channel AND heard_at >= :before
+  AND coalesce(expires_at > :at, true)
+  AND EXISTS (SELECT 1 FROM json_each(:names) AS n WHERE instr(raw, n.value) > 0);

@@ -120,18 +120,7 @@ SELECT json_group_array(id) FROM (SELECT id FROM oncue_job WHERE blocked_by IS N
 
 -- name: few_due
 -- Those that were to start by then and don't run, from lane to lane, and those that wait behind others.
-WITH RECURSIVE
-  lane (queue, priority) AS (
-    SELECT * FROM (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-                   ORDER BY queue, priority LIMIT 1)
-    UNION ALL
-    SELECT j.queue, j.priority FROM lane, oncue_job AS j
-    WHERE j.id = coalesce(
-      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-       AND queue = lane.queue AND priority > lane.priority ORDER BY priority LIMIT 1),
-      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-       AND queue > lane.queue ORDER BY queue, priority LIMIT 1))
-  )
+WITH RECURSIVE {lane}
 SELECT json_group_array(id) FROM (
   SELECT id FROM (
     SELECT j.id FROM lane CROSS JOIN oncue_job AS j
@@ -176,18 +165,7 @@ state = 'scheduled' AND blocked_by IS NOT NULL;
 
 -- name: live_counts
 -- Of what waits and runs, from lane to lane by the index.
-WITH RECURSIVE
-  lane (queue, priority) AS (
-    SELECT * FROM (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-                   ORDER BY queue, priority LIMIT 1)
-    UNION ALL
-    SELECT j.queue, j.priority FROM lane, oncue_job AS j
-    WHERE j.id = coalesce(
-      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-       AND queue = lane.queue AND priority > lane.priority ORDER BY priority LIMIT 1),
-      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-       AND queue > lane.queue ORDER BY queue, priority LIMIT 1))
-  )
+WITH RECURSIVE {lane}
 SELECT json_object(
   'scheduled', coalesce((SELECT sum((SELECT count(*) FROM oncue_job AS j WHERE j.state = 'scheduled'
     AND j.eligible_at > :now AND j.queue = lane.queue AND j.priority = lane.priority)) FROM lane), 0),
@@ -206,18 +184,7 @@ SELECT json_group_object(state, n) FROM (
   SELECT state, count(*) AS n FROM oncue_finished WHERE id >= :from AND id < :before GROUP BY state);
 
 -- name: coming_bins
-WITH RECURSIVE
-  lane (queue, priority) AS (
-    SELECT * FROM (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-                   ORDER BY queue, priority LIMIT 1)
-    UNION ALL
-    SELECT j.queue, j.priority FROM lane, oncue_job AS j
-    WHERE j.id = coalesce(
-      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-       AND queue = lane.queue AND priority > lane.priority ORDER BY priority LIMIT 1),
-      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-       AND queue > lane.queue ORDER BY queue, priority LIMIT 1))
-  )
+WITH RECURSIVE {lane}
 SELECT json_group_array(json_array(bin, n)) FROM (
   SELECT (j.eligible_at - :after) / :width AS bin, count(*) AS n FROM lane CROSS JOIN oncue_job AS j
   WHERE j.state = 'scheduled' AND j.eligible_at > :after AND j.eligible_at < :until AND j.queue = lane.queue

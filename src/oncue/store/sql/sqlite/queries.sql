@@ -85,18 +85,7 @@ UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL
 WHERE id IN (SELECT id FROM oncue_job WHERE blocked_by = :name ORDER BY scheduled_at, id LIMIT :count);
 
 -- name: peek
-WITH RECURSIVE
-  lane (queue, priority) AS (
-    SELECT * FROM (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-                   ORDER BY queue, priority LIMIT 1)
-    UNION ALL
-    SELECT j.queue, j.priority FROM lane, oncue_job AS j
-    WHERE j.id = coalesce(
-      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-       AND queue = lane.queue AND priority > lane.priority ORDER BY priority LIMIT 1),
-      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-       AND queue > lane.queue ORDER BY queue, priority LIMIT 1))
-  )
+WITH RECURSIVE {lane}
 SELECT json_object(
   'lanes', (SELECT json_group_array(json_array(queue, priority, (
               SELECT eligible_at FROM oncue_job AS j
@@ -333,18 +322,7 @@ SELECT json_object(
 );
 
 -- name: backlog
-WITH RECURSIVE
-  lane (queue, priority) AS (
-    SELECT * FROM (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-                   ORDER BY queue, priority LIMIT 1)
-    UNION ALL
-    SELECT j.queue, j.priority FROM lane, oncue_job AS j
-    WHERE j.id = coalesce(
-      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-       AND queue = lane.queue AND priority > lane.priority ORDER BY priority LIMIT 1),
-      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-       AND queue > lane.queue ORDER BY queue, priority LIMIT 1))
-  ),
+WITH RECURSIVE {lane},
   served (queue, priority) AS (
     SELECT queue, priority FROM lane
     WHERE queue NOT IN (SELECT name FROM oncue_queue WHERE paused = 1)
@@ -371,18 +349,7 @@ SELECT json_object(
 );
 
 -- name: coming
-WITH RECURSIVE
-  lane (queue, priority) AS (
-    SELECT * FROM (SELECT queue, priority FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-                   ORDER BY queue, priority LIMIT 1)
-    UNION ALL
-    SELECT j.queue, j.priority FROM lane, oncue_job AS j
-    WHERE j.id = coalesce(
-      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-       AND queue = lane.queue AND priority > lane.priority ORDER BY priority LIMIT 1),
-      (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
-       AND queue > lane.queue ORDER BY queue, priority LIMIT 1))
-  )
+WITH RECURSIVE {lane}
 SELECT json_group_array(json_array(id, eligible_at))
 FROM (SELECT j.id, j.eligible_at FROM lane CROSS JOIN oncue_job AS j
       WHERE j.state = 'scheduled' AND j.eligible_at > :after AND j.eligible_at <= :until
