@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oncue import OnCue
+from oncue import OnCue, Scheduled
 from oncue.operate import Operator, events
 from oncue.operate.events import Event, Watcher
 from oncue.testing import TestClock
@@ -120,3 +120,50 @@ async def test_it_ends_where_the_host_closes_the_application(app: OnCue, operato
     assert running.done()
     assert running.exception() is None
     await app.open()
+
+
+async def test_a_look_that_fails_loses_nothing_and_the_next_one_tells(
+    app: OnCue, operator: Operator, watcher: Watcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    listening = watcher.listen(None, operator.jobs)
+    await _next(listening, "overview")
+    failed = asyncio.Event()
+    summary = operator.jobs.summary
+
+    def broken(*_: object) -> None:
+        failed.set()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(operator.jobs, "summary", broken)
+    handle = await app.schedule(app.tasks["note"].call(), delay=50)
+    async with asyncio.timeout(20):
+        await failed.wait()
+    monkeypatch.setattr(operator.jobs, "summary", summary)
+    _, event = await _next(listening, "job")
+    assert f'"id":{handle.id},' in event.data
+    assert "the live view failed" in caplog.text
+    await listening.aclose()
+
+
+async def test_that_more_changed_than_is_told_is_told(
+    app: OnCue, operator: Operator, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "A_TICK", 3)
+    listening = watcher.listen(None, operator.jobs)
+    await _next(listening, "overview")
+    await app.schedule_many([Scheduled(app.tasks["note"].call(), delay=50) for _ in range(5)])
+    names = [(await anext(listening))[1].name for _ in range(4)]
+    assert names == ["job", "job", "job", "more"]
+    await listening.aclose()
+
+
+async def test_it_says_from_when_on_it_looks(app: OnCue, operator: Operator, watcher: Watcher) -> None:
+    listening = watcher.listen(None, operator.jobs)
+    first = asyncio.ensure_future(anext(listening))
+    looking = asyncio.ensure_future(watcher.looking())
+    await looking
+    # What changes from here on is told.
+    handle = await app.schedule(app.tasks["note"].call(), delay=50)
+    assert (await first)[1].name == "overview"
+    assert f'"id":{handle.id},' in (await _next(listening, "job"))[1].data
+    await listening.aclose()

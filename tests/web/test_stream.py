@@ -7,12 +7,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from oncue import OnCue
-from oncue.operate import events
-from oncue.web import web_app
+from oncue.operate import Operator, events
+from oncue.web import Identity, dashboard_app, web_app
+from oncue.web.api import stream
 from tests.web.conftest import serving
-from tests.web.operator_stage import declared
+from tests.web.operator_stage import declared, done
 
 
 @pytest.fixture
@@ -67,3 +69,40 @@ def test_who_comes_from_another_life_of_the_server_is_told(client: httpx.Client)
     assert (name, data) == ("reset", "{}")
     assert _until(client, "reset", "x" * 5000)[0][1] == "reset"
     assert id.count("-") == 1
+
+
+def test_it_ends_when_its_token_is_revoked(
+    client: httpx.Client, outside: OnCue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def tokens(revoke: bool) -> str:
+        async with outside:
+            made = Operator(outside, "cli:test").tokens
+            return str(await made.revoke("ana")) if revoke else await made.create("ana", ["read"])
+
+    monkeypatch.setattr(stream, "_ANEW", 0.02)
+    headers = {"authorization": f"Bearer {done(tokens(revoke=False))}"}
+    with client.stream("GET", "/api/events", headers=headers) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == ": welcome"
+        done(tokens(revoke=True))
+        # It comes to its end, though nothing but the token has changed.
+        assert not [line for line in lines if line.startswith("event: job")]
+    assert client.get("/api/events", headers=headers).status_code == 401
+
+
+def test_it_ends_when_the_hosts_login_says_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"ana"}
+
+    async def login(request: Request) -> Identity | None:
+        name = request.cookies.get("user")
+        return Identity.of(f"host:{name}", ["read"]) if name in known else None
+
+    monkeypatch.setattr(stream, "_ANEW", 0.02)
+    app = declared(f"sqlite:///{tmp_path}/jobs.db")
+    with serving(dashboard_app(app, login=login)) as client:
+        with client.stream("GET", "/api/events", headers={"cookie": "user=ana"}) as answer:
+            lines = answer.iter_lines()
+            assert next(lines) == ": welcome"
+            known.clear()
+            assert list(lines)
+        assert client.get("/api/events", headers={"cookie": "user=ana"}).status_code == 401

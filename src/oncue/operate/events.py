@@ -7,7 +7,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,7 @@ from oncue.clock import SECOND
 from oncue.errors import NotOpen, StoreError
 from oncue.job import FINAL
 from oncue.store.steps import Steps, overview, read
+from oncue.store.views import JobView
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -32,11 +33,23 @@ _LINGER = 60.0
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One event: its number in this epoch, its kind (``overview``, ``job``, ``reset``) and its data as JSON text."""
+    """One event: its number in this epoch, its kind and its data as JSON text.
+
+    ``overview``; ``job``; ``more`` where more jobs may have changed than are told one by one; ``reset`` after a gap.
+    """
 
     number: int
     name: str
     data: str
+
+
+class _Seen(NamedTuple):
+    """What a look saw: the highest id, where the watched jobs are, those that went on, and whether there are more."""
+
+    last: int
+    found: dict[int, overview.Change]
+    views: list[JobView]
+    more: bool
 
 
 class Watcher:
@@ -55,7 +68,7 @@ class Watcher:
         self._running: asyncio.Task[None] | None = None
         self._known: dict[int, overview.Change] = {}
         self._last_id = 0
-        self._heard = asyncio.Event()
+        self._heard, self._looked = asyncio.Event(), asyncio.Event()
         self._shown = ""
         self._leaving: asyncio.TimerHandle | None = None
 
@@ -69,6 +82,10 @@ class Watcher:
         number = int(text)
         first = self._ring[0].number if self._ring else self._number + 1
         return number if first - 1 <= number <= self._number else None
+
+    async def looking(self) -> None:
+        """Wait until what changes from now on is told to whoever has begun to listen."""
+        await self._looked.wait()
 
     async def listen(self, last: str | None, reader: JobReader) -> AsyncGenerator[tuple[str, Event], None]:
         """Yield (id, event) as they come, after the one that was heard last; first of all ``reset`` after a gap."""
@@ -115,7 +132,7 @@ class Watcher:
                 self._ring.clear()
                 self._number = 0
             self._known.clear()
-            self._shown, self._heard = "", asyncio.Event()
+            self._shown, self._heard, self._looked = "", asyncio.Event(), asyncio.Event()
             self._running = asyncio.create_task(self._watch(reader), name="oncue-watcher")
 
     def _publish(self, name: str, data: Any) -> None:
@@ -126,7 +143,7 @@ class Watcher:
 
     async def _watch(self, reader: JobReader) -> None:
         unlisten = self._app.wake.listen(lambda _: self._heard.set())
-        quiet, first = 0, True
+        quiet, first, failing = 0, True, False
         try:
             while True:
                 try:
@@ -135,41 +152,49 @@ class Watcher:
                         self._heard.clear()
                         quiet = 0
                         await self._tick(reader, first=first)
-                        first = False
+                        first = failing = False
+                        self._looked.set()
                     quiet += 1
                 except NotOpen:
                     # The host opens the application for each request, and nobody asks for anything any more.
                     return
                 except StoreError as error:
                     log.warning("the live view can't look at the database: %s", error)
+                except Exception:
+                    # Who listens must not wait for ever for news that nobody looks for.
+                    if not failing:
+                        log.exception("the live view failed; it looks again each second")
+                    failing = True
                 await asyncio.sleep(_TICK)
         finally:
             unlisten()
 
     async def _tick(self, reader: JobReader, *, first: bool) -> None:
         now = self._app.clock.now()
-        changed, views = await self._app.store.look(lambda: self._changes(now, first))
-        if not first:
-            for view in sorted(views[:A_TICK], key=lambda view: view.id):
-                self._publish("job", reader.summary(view, None, now))
-        self._known.update(changed)
+        seen = await self._app.store.look(lambda: self._changes(now, first))
+        told = [reader.summary(view, None, now) for view in sorted(seen.views, key=lambda view: view.id)]
+        # From here on nothing fails: what is taken as seen is told.
+        self._last_id = seen.last
+        self._known.update(seen.found)
         over = [id for id, one in self._known.items() if one.state in FINAL]
         for id in over + list(self._known)[:-_WATCHED]:
             self._known.pop(id, None)
+        if not first:
+            for summary in told:
+                self._publish("job", summary)
+            if seen.more:
+                self._publish("more", {})
         found = await self._look.overview()
         same = msgspec.json.encode(msgspec.structs.replace(found, now="", coming=[])).decode()
         if same != self._shown:
             self._shown = same
             self._publish("overview", found)
 
-    def _changes(self, now: int, first: bool) -> Steps[tuple[dict[int, overview.Change], list[Any]]]:
-        """Return where the watched jobs are now, and those of them that are elsewhere than before."""
+    def _changes(self, now: int, first: bool) -> Steps[_Seen]:
         span = yield from overview.id_span()
         last = span[1] if span is not None else 0
-        if first:
-            self._last_id = last
-        new = (yield from overview.newest_ids(self._last_id, A_TICK)) if last > self._last_id else []
-        self._last_id = max(self._last_id, last)
+        before = last if first else self._last_id
+        new = (yield from overview.newest_ids(before, A_TICK)) if last > before else []
         running = yield from overview.few("running", A_TICK, now)
         coming = yield from read.coming(now - 2 * _AHEAD, now + _AHEAD, A_TICK, None)
         watched = dict.fromkeys([*self._known, *new, *running, *(id for id, _ in coming)])
@@ -178,4 +203,5 @@ class Watcher:
         moved = [id for id, one in found.items() if (id in fresh or id in running or id in self._known)
                  and self._known.get(id) != one]  # fmt: skip
         views = (yield from read.list_jobs(A_TICK, ids=moved[:A_TICK])) if moved else []
-        return found, list(views)
+        cut = len(moved) > A_TICK or any(len(ids) >= A_TICK for ids in (new, running, coming))
+        return _Seen(max(before, last), found, list(views), cut)

@@ -54,7 +54,10 @@ _MOVE = {
     ],
 }
 _STREAM = {
-    "summary": "What changes, as server-sent events: `overview`, `job`, and `reset` after a gap.",
+    "summary": "What changes, as server-sent events: `overview`, `job`, `more`, and `reset` after a gap.",
+    "description": "Read how things are after the first line (`: welcome`), so that nothing is missed. `job` tells of "
+    "jobs that are new, about to be due or running, 200 a second at most; `more`: others changed too, so read anew "
+    "what you show. What else moves shows in the counts of `overview`. The stream ends when its token does.",
     "operationId": "events",
     "x-role": "read",
     "parameters": [{"name": "last-event-id", "in": "header", "required": False, "schema": {"type": "string"}}],

@@ -16,6 +16,8 @@ from oncue.web.answers import database_trouble_text
 from oncue.web.api.problems import NO_STORE, not_allowed, problem, refused
 
 _SILENCE = 15.0
+_ANEW = 3.0
+"""Seconds after which a stream asks anew whether its reader may still read."""
 
 
 class Stream:
@@ -25,7 +27,10 @@ class Stream:
         self._app, self._access = app, access
 
     async def answer(self, request: Request) -> Response:
-        """Answer with events until the caller leaves; ``Last-Event-ID`` goes on after that one."""
+        """Answer with events until the caller leaves, or may read no more: its token has ended, its login says no.
+
+        ``Last-Event-ID`` goes on after that one.
+        """
         if request.method != "GET":
             return not_allowed(["GET"])
         try:
@@ -37,26 +42,48 @@ class Stream:
         except StoreError as error:
             return problem(503, database_trouble_text(error))
         operator = Operator(self._app, identity.who)
-        last = request.headers.get("last-event-id")
         headers = {**NO_STORE, "X-Accel-Buffering": "no"}
-        return StreamingResponse(self._lines(operator, last), headers=headers, media_type="text/event-stream")
+        return StreamingResponse(self._lines(request, operator), headers=headers, media_type="text/event-stream")
 
-    async def _lines(self, operator: Operator, last: str | None) -> AsyncIterator[str]:
+    async def _lines(self, request: Request, operator: Operator) -> AsyncIterator[str]:
+        clock = asyncio.get_running_loop().time
         async with self._app:
-            events = operator.watcher.listen(last, operator.jobs)
+            watcher = operator.watcher
+            events = watcher.listen(request.headers.get("last-event-id"), operator.jobs)
             waiting = asyncio.ensure_future(anext(events))
+            looking = asyncio.ensure_future(watcher.looking())
             try:
-                # At once, so that the caller knows that it is heard.
+                # Whoever reads how things are once this came misses nothing of what follows.
+                await asyncio.wait({waiting, looking}, timeout=_SILENCE, return_when=asyncio.FIRST_COMPLETED)
                 yield ": welcome\n\n"
+                said, asked = clock(), clock()
                 while True:
-                    done, _ = await asyncio.wait({waiting}, timeout=_SILENCE)
-                    if not done:
+                    done, _ = await asyncio.wait({waiting}, timeout=max(0.0, asked + _ANEW - clock()))
+                    # Before anything more is shown: who was let in once has not been let in for good.
+                    if clock() >= asked + _ANEW:
+                        if not await self._may_still(request):
+                            return
+                        asked = clock()
+                    if done:
+                        id, event = waiting.result()
+                        waiting = asyncio.ensure_future(anext(events))
+                        yield f"id: {id}\nevent: {event.name}\ndata: {event.data}\n\n"
+                        said = clock()
+                    elif clock() >= said + _SILENCE:
                         yield ": nothing new\n\n"
-                        continue
-                    id, event = waiting.result()
-                    waiting = asyncio.ensure_future(anext(events))
-                    yield f"id: {id}\nevent: {event.name}\ndata: {event.data}\n\n"
+                        said = clock()
             finally:
+                looking.cancel()
                 waiting.cancel()
-                await asyncio.gather(waiting, return_exceptions=True)
+                await asyncio.gather(looking, waiting, return_exceptions=True)
                 await events.aclose()
+
+    async def _may_still(self, request: Request) -> bool:
+        try:
+            await self._access.require(request, "read")
+        except Refusal:
+            return False
+        except StoreError:
+            # Nobody can tell just now, and there is nothing to tell either: all that is told comes from there.
+            return True
+        return True

@@ -110,7 +110,7 @@ function hear(name, data) {
 	} else if (name === "job") {
 		if (!shown.data || !shown.view.hear?.(data, shown.data)) return;
 		stale();
-	}
+	} else if (name === "more" && shown.name) stale();
 	redraw();
 }
 
@@ -139,9 +139,10 @@ async function start() {
 	addEventListener("hashchange", () => {go(); at("title").focus();});
 	setInterval(() => document.hidden || redraw(), 1000);
 	if (shown.name) api("overview").then(news, () => {});
-	listen(hear, (state, before) => {
+	listen(hear, state => {
 		at("said").textContent = state === "live" ? "Live." : "Not live: reconnecting.";
-		if (state === "live" && before === "reconnecting") load();
+		// What changed before was told to nobody.
+		if (state === "live") load();
 		redraw();
 	});
 }

@@ -30,9 +30,7 @@ export const live = {state: "connecting", news: performance.now()};
 export async function listen(hear, changed) {
 	let last, wait = 500, nudge;
 	const say = state => {
-		const before = live.state;
-		live.state = state;
-		if (before !== state) changed(state, before);
+		if (live.state !== state) changed(live.state = state);
 	};
 	addEventListener("online", () => nudge?.());
 	for (;;) {
