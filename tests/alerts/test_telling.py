@@ -40,6 +40,7 @@ class Hook(HTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.status, self.got, self.paths = 200, list[dict[str, Any]](), list[str]()
+        self.headers: dict[str, str] = {}
 
     @property
     def url(self) -> str:
@@ -55,6 +56,13 @@ class _Answer(BaseHTTPRequestHandler):
         self.server.got.append(json.loads(body))
         self.server.paths.append(self.path)
         self.send_response(self.server.status)
+        for header in self.server.headers.items():
+            self.send_header(*header)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.server.paths.append(self.path)
+        self.send_response(200)
         self.end_headers()
 
     def log_message(self, *_: Any) -> None: ...
@@ -209,6 +217,31 @@ async def test_what_could_not_be_told_is_tried_again_with_growing_pauses(
         await app.alerts.run_once()
 
     assert len(hook.got) == 4
+
+
+@pytest.mark.parametrize("client", ["httpx", "urllib"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_no_proof_that_somebody_was_told(
+    app: OnCue, hook: Hook, client: str, status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if client == "urllib":
+        monkeypatch.setitem(sys.modules, "httpx", None)
+    hook.status, hook.headers = status, {"Location": "/elsewhere"}
+    app.alert(Something(), to=hook.url)
+    async with app:
+        assert await app.alerts.run_once() == []
+    assert hook.paths == ["/a-secret"]
+    assert f"it answered {status}" in caplog.text
+
+
+async def test_a_hooks_address_is_in_no_log(app: OnCue, hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
+    app.alert(Something(), to=hook.url)
+    async with app:
+        with caplog.at_level(logging.DEBUG):
+            assert len(await app.alerts.run_once()) == 1
+    assert "a-secret" not in caplog.text
+    logging.getLogger("httpx").warning("of others")
+    assert "of others" in caplog.text
 
 
 async def test_what_a_process_did_not_live_to_tell_another_one_tells(make: Make, clock: TestClock) -> None:
