@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import accumulate
@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from oncue.clock import SECOND
 from oncue.fleet import Fleet
 from oncue.metrics import EDGES, Histogram, Recorder
+from oncue.store.steps.watch import LateQueue
 from oncue.wake import Wake
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _LIVE = ("scheduled", "due", "blocked", "running", "discarded")
 _FINISHED = ("completed", "cancelled")
+MOST_NAMES, OTHERS = 100, "(others)"
+"""So many queues are told of one by one, so that no caller can make any number of series."""
 _LIVES = ("alive", "silent", "dead")
 Series = Mapping[Any, float]
 """Figures by the values of their labels, as tuples."""
@@ -120,16 +123,27 @@ def _jobs(fleet: Fleet) -> Iterator[Metric]:
     states = {(name,): getattr(fleet.jobs, name) for name in _LIVE}
     states |= {(name,): fleet.finished.get(name, 0) for name in _FINISHED}
     yield _gauge("oncue_jobs", "Jobs in the database; finished ones as long as they are kept.", states, "state")
-    due = {(one.queue,): one.jobs for one in fleet.due}
+    lanes = _most(fleet.due)
+    due = {(one.queue,): one.jobs for one in lanes}
     yield _gauge("oncue_due_jobs", "Jobs that are due and don't run, but for paused ones.", due, "queue")
-    blocked = {(one.queue,): one.blocked for one in fleet.due}
+    blocked = {(one.queue,): one.blocked for one in lanes}
     yield _gauge("oncue_blocked_jobs", "Those of them that wait behind others.", blocked, "queue")
-    age = {(one.queue,): max(0, fleet.now - one.first) / SECOND for one in fleet.due}
+    age = {(one.queue,): max(0, fleet.now - one.first) / SECOND for one in lanes}
     yield _gauge("oncue_oldest_due_seconds", "For how long the first of them has been due.", age, "queue")
-    paused = {(one.what, one.name): 1 for one in fleet.paused}
+    paused = {(one.what, one.name if n < MOST_NAMES else OTHERS): 1 for n, one in enumerate(fleet.paused)}
     yield _gauge("oncue_paused", "Always 1: a queue or task that is paused.", paused, "what", "name")
     messages = {(channel, state): n for channel, state, n in fleet.messages}
     yield _gauge("oncue_messages", "Messages of conversations that are kept.", messages, "channel", "state")
+
+
+def _most(due: Sequence[LateQueue]) -> Sequence[LateQueue]:
+    """Return the queues with the most jobs, and the rest as one: a caller may name as many queues as there are jobs."""
+    lanes = sorted(due, key=lambda one: one.jobs, reverse=True)
+    most, rest = lanes[:MOST_NAMES], lanes[MOST_NAMES:]
+    if not rest:
+        return most
+    jobs, blocked = sum(one.jobs for one in rest), sum(one.blocked for one in rest)
+    return [*most, LateQueue(OTHERS, jobs, blocked, min(one.first for one in rest))]
 
 
 def _health(fleet: Fleet) -> Iterator[Metric]:

@@ -203,3 +203,22 @@ async def test_what_a_redis_beside_the_database_did_is_told_with_it(tmp_path: Pa
     assert of(found, "oncue_hints_sent_total") == 1
     assert of(found, "oncue_hints_heard_total") == 2
     assert of(found, "oncue_announcements_total", what="delivered") == 3
+
+
+async def test_no_caller_can_make_any_number_of_series(app: OnCue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oncue.exposition.MOST_NAMES", 3)
+
+    @app.task(name="send")
+    async def send() -> None: ...
+
+    async with app:
+        for number in range(6):
+            for _ in range(number + 1):
+                await app.schedule(send.call(), queue=f"q-{number}")
+            await app.store.set_queue(f"p-{number}", True)
+        found = samples((await scraped(app)).text)
+
+    due = {dict(labels)["queue"]: value for (name, labels), value in found.items() if name == "oncue_due_jobs"}
+    assert due == {"q-5": 6, "q-4": 5, "q-3": 4, "(others)": 6}
+    paused = {dict(labels)["name"] for (name, labels) in found if name == "oncue_paused"}
+    assert paused == {"p-0", "p-1", "p-2", "(others)"}
