@@ -187,3 +187,37 @@ async def test_a_host_applications_login_decides_and_stands_in_the_audit(app: On
     assert page.headers["content-security-policy"].startswith("default-src 'none'")
     assert await _status(_client(host), path="/admin/oncue/api/me") == 401
     assert await _status(_client(host, cookie="user=ana"), "POST", "/admin/oncue/api/queues/q/pause", json={}) == 403
+
+
+async def test_the_hosts_login_may_use_the_authorization_header_too(app: OnCue) -> None:
+    async def login(request: Request) -> Identity | None:
+        given = request.headers.get("authorization")
+        return Identity.of("host:ana", ["read"]) if given == "Basic YW5hOng=" else None
+
+    async with app:
+        token = await Operator(app, "cli:ana").tokens.create("ben", ["schedule"])
+    async with _client(dashboard_app(app, login=login, loopback=True)) as client:
+
+        async def who(*given: str) -> str | None:
+            answer = await client.get("/api/me", headers=[("authorization", one) for one in given])
+            return answer.json().get("who")  # type: ignore[no-any-return]
+
+        assert await who("Basic YW5hOng=") == "host:ana"
+        assert await who(f"Bearer {token}") == "token:ben"
+        assert await who() == "loopback"
+        for wrong in (["Basic eA=="], ["Bearer oncue_x"], ["Bearer other"], ["Basic eA==", f"Bearer {token}"]):
+            assert await who(*wrong) is None
+
+
+@pytest.mark.parametrize("path", ["/api/me", "/api/events", "/api/nothing"])
+async def test_a_login_that_raises_is_a_problem_too(app: OnCue, path: str) -> None:
+    async def login(_: Request) -> Identity | None:
+        raise ZeroDivisionError
+
+    for made in (dashboard_app(app, login=login), web_app(app, worker=False, login=login)):
+        transport = httpx.ASGITransport(Starlette(routes=[Mount("/x", made)]), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1/x") as client:
+            answer = await client.get(path)
+        assert answer.status_code == (404 if path == "/api/nothing" else 500)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["status"] == answer.status_code

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from oncue.app import OnCue
-from oncue.operate.tokens import ROLES, Tokens
+from oncue.operate.tokens import PREFIX, ROLES, Tokens
 
 _HERE = ("localhost", "127.0.0.1", "[::1]")
 # Whoever sets one of these stands between, and "loopback" is then the proxy and not the person.
@@ -51,7 +51,8 @@ class Refusal(Exception):
 class Access:
     """Decides who a request is from, and whether they may.
 
-    ``login``: the host application's own; what it returns counts, and None asks for a token. ``loopback``: whether a
+    ``login``: the host application's own; what it returns counts, unless a token of OnCue's is shown, and None asks for
+    one. ``loopback``: whether a
     person at this very machine is let in without a token; None leaves that to ``ONCUE_LOOPBACK`` (``on`` or ``off``),
     which is ``default`` where it isn't set.
     """
@@ -67,10 +68,12 @@ class Access:
     async def identify(self, request: Request) -> Identity | None:
         """Return who asks; None for nobody that is known. Opens the application's store for a token."""
         given = [value for name, value in request.headers.raw if name == b"authorization"]
+        ours = any(PREFIX.encode() in value for value in given)
+        # The host's own login may stand in that header too: Basic, or a token of another kind.
+        if self._login is not None and not ours and (found := await self._login(request)) is not None:
+            return found
         if given:
             return await self._by_token(given)
-        if self._login is not None and (found := await self._login(request)) is not None:
-            return found
         return Identity.of("loopback") if self._loopback and is_here(request) else None
 
     async def _by_token(self, given: list[bytes]) -> Identity | None:

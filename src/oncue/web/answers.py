@@ -44,3 +44,8 @@ async def http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     headers = {**NO_STORE, **(error.headers or {})}
     return JSONResponse({"error": error.detail}, error.status_code, headers=headers)
+
+
+async def server_error(_: Request, __: Exception) -> JSONResponse:
+    """Answer what nobody foresaw; the server logs it."""
+    return JSONResponse({"error": "Internal Server Error"}, 500, headers=NO_STORE)

@@ -18,9 +18,9 @@ from oncue.errors import StoreError
 from oncue.settings import Settings, secrets_of
 from oncue.web import dashboard
 from oncue.web.access import Access, Login, Refusal
-from oncue.web.answers import database_trouble_text, http_error
+from oncue.web.answers import database_trouble_text, http_error, server_error
 from oncue.web.api import api_routes
-from oncue.web.api.problems import api_error, problem, refused
+from oncue.web.api.problems import api_error, failed, problem, refused
 from oncue.web.cron import CRON_PATH, CronEndpoint
 from oncue.web.health import Health
 from oncue.web.metrics import metrics_routes
@@ -78,7 +78,7 @@ def dashboard_app(app: OnCue, *, login: Login | None = None, loopback: bool | No
     """
     access = Access(app, login, loopback)
     routes = [*api_routes(app, access), *dashboard.routes()]
-    return _exact(Starlette(routes=routes, exception_handlers={HTTPException: api_error}))
+    return _exact(Starlette(routes=routes, exception_handlers={HTTPException: api_error, Exception: failed}))
 
 
 def _exact(made: Starlette) -> Starlette:
@@ -139,8 +139,17 @@ def _metrics(app: OnCue, access: Access) -> list[BaseRoute]:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    is_api = request.url.path.startswith("/api/") and request.url.path != CRON_PATH
-    return await (api_error if is_api else http_error)(request, error)
+    return await (api_error if _is_api(request) else http_error)(request, error)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return await (failed if _is_api(request) else server_error)(request, error)
+
+
+def _is_api(request: Request) -> bool:
+    # Under whatever prefix it is mounted.
+    path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    return (path == "/api" or path.startswith("/api/")) and path != CRON_PATH
 
 
 def _settings(secret: str | Sequence[str] | None, settings: Settings | None) -> Settings:
@@ -159,4 +168,5 @@ def _built(
 ) -> Starlette:
     cron = CronEndpoint(app, settings, access or Access(app, loopback=False))
     routes = [cron.route(), *webhooks.routes(), *health.routes(), *more]
-    return _exact(Starlette(routes=routes, exception_handlers={HTTPException: _http_error}, lifespan=lifespan))
+    handlers = {HTTPException: _http_error, Exception: _failed}
+    return _exact(Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan))

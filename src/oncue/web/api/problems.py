@@ -60,6 +60,11 @@ async def api_error(_: Request, error: Exception) -> Response:
     return problem(error.status_code, error.detail, dict(error.headers or {}))
 
 
+async def failed(_: Request, __: Exception) -> Response:
+    """Answer what nobody foresaw, such as a host's login that raises, as a problem; the server logs it."""
+    return problem(500, "This failed; the log has the details.")
+
+
 def status_of(error: OnCueError, *, acts: bool) -> int | None:
     """Return the status for an error that is the caller's; None for any other. ``acts``: a state may be in the way."""
     found: list[tuple[type[Any] | tuple[type[Any], ...], int]] = [
