@@ -175,3 +175,23 @@ async def test_a_search_does_not_tell_what_is_hidden(app: OnCue) -> None:
     life = await operator.job(job.id)
     assert life.job.args == {"text": "•••"}
     assert "151" not in repr(life)
+
+
+async def test_nobody_can_guess_what_is_hidden_by_where_a_search_stops(
+    app: OnCue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oncue.operate.jobs.BUDGET", 60.0)
+    app.redact("phone")
+    operator, note = Operator(app, "cli:ana"), app.tasks["note"]
+    for number in range(6):
+        await app.schedule(note.call(f"text {number}", phone=f"+49170{number}"), delay=5)
+    for given in ({}, {"state": "scheduled"}, {"key": "k"}):
+        there = [await operator.page(Filter(text="491703", **given), None, limit) for limit in (1, 5)]  # type: ignore[arg-type]
+        elsewhere = [await operator.page(Filter(text="491709", **given), None, limit) for limit in (1, 5)]  # type: ignore[arg-type]
+        assert there == elsewhere
+        assert [page.items for page in there] == [[], []]
+    assert (await operator.count("cancel", Filter(text="491703"))).count == 0
+    assert (await operator.count("cancel", Filter(text="text 3"))).count == 1
+    first = await operator.page(Filter(text="text"), None, 4)
+    rest = await operator.page(Filter(text="text"), first.next, 4)
+    assert len({job.id for job in [*first.items, *rest.items]}) == 6

@@ -13,7 +13,8 @@ import msgspec
 from oncue.clock import SECOND, in_range, seconds_to_us
 from oncue.errors import InvalidJob, InvalidTime, UnknownSchedule
 from oncue.operate.find import Filter, Finder
-from oncue.operate.shape import from_iso, iso
+from oncue.operate.jobs import JobReader
+from oncue.operate.shape import Redaction, from_iso, iso
 from oncue.operate.views import Done, ManyCounted, ManyDone, Refused
 from oncue.planner import Planner
 from oncue.store.operating import AuditRow
@@ -175,7 +176,9 @@ class Actions:
             wanted = [msgspec.structs.replace(filter, state=state) for state in states]
         ids: set[int] = set()
         for one in wanted:
-            found = await Finder(self._app.store, one, self._app.clock.now()).find(before, _MOST + 1, None)
+            # What may not be seen can't be acted upon, and not be counted either: that would tell it.
+            shows = JobReader(self._app, Redaction(self._app.redacted)).shows(one)
+            found = await Finder(self._app.store, one, self._app.clock.now(), shows).find(before, _MOST + 1, None)
             ids.update(found.ids)
         if len(ids) > _MOST:
             raise InvalidJob(f"More than {_MOST:,} jobs match. Narrow the filter, for example by time.")

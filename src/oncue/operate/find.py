@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,10 @@ _INDEXED = {"running": "running", "discarded": "discarded", "blocked": "blocked"
 _FEW = 10_000
 _FIRST_WINDOW, _LONGEST_WINDOW = 2_000, 200_000
 _WINDOW_SECONDS = 0.03
+_LOADED = 500
 BUDGET = 0.1
+Shows = Callable[[Sequence[int]], Awaitable[Collection[int]]]
+"""Tells in which of these jobs the text that is searched for is in what is shown of them."""
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
@@ -62,10 +66,13 @@ class Finder:
 
     Columns without an index are searched from the newest job on, in windows of ids, until enough are found or the
     budget is spent: so each call is quick however many jobs there are, and the next one goes on where it stopped.
+
+    ``shows``: for a search in what is partly hidden. Neither what is found nor where the search stops then depends on
+    what is hidden, so that nobody can guess that bit by bit.
     """
 
-    def __init__(self, store: Store, filter: Filter, now: int) -> None:
-        self._store, self._filter, self._now = store, filter, now
+    def __init__(self, store: Store, filter: Filter, now: int, shows: Shows | None = None) -> None:
+        self._store, self._filter, self._now, self._shows = store, filter, now, shows
         self._search: Search | None = None
         self._narrow = False
 
@@ -82,17 +89,31 @@ class Finder:
         while top > first and len(found) < limit:
             asked, wanted = time.monotonic(), limit - len(found)
             bottom = first if self._narrow else max(first, top - width)
-            ids = await self._store.look(partial(overview.matching_ids, search, bottom, top, wanted))
+            ids = await self._window(search, bottom, top, wanted)
             found += ids
             top = ids[-1] if len(ids) == wanted else bottom
             took = time.monotonic() - asked
             if not ids and top > first:
                 # Over what is a hole in these tables in one step; what is dense is looked at bit by bit.
                 top = await self._over_hole(search, top, first)
-            width = min(_LONGEST_WINDOW, round(width * min(4.0, max(0.25, _WINDOW_SECONDS / max(1e-4, took)))))
+            most = _LONGEST_WINDOW if self._shows is None else _FIRST_WINDOW
+            width = min(most, round(width * min(4.0, max(0.25, _WINDOW_SECONDS / max(1e-4, took)))))
             if budget is not None and time.monotonic() - began > budget:
                 break
         return Found(found, top, end - 1, more=top > first)
+
+    async def _window(self, search: Search, bottom: int, top: int, wanted: int) -> list[int]:
+        if self._shows is None:
+            return await self._store.look(partial(overview.matching_ids, search, bottom, top, wanted))
+        ids = await self._store.look(partial(overview.matching_ids, search, bottom, top, top - bottom))
+        shown: list[int] = []
+        for first in range(0, len(ids), _LOADED):
+            part = ids[first : first + _LOADED]
+            seen = await self._shows(part)
+            shown += [id for id in part if id in seen]
+            if len(shown) >= wanted:
+                break
+        return shown[:wanted]
 
     async def _over_hole(self, search: Search, top: int, first: int) -> int:
         highest = await self._store.look(partial(overview.next_below, search, top))

@@ -10,7 +10,7 @@ import msgspec
 from oncue.clock import from_us
 from oncue.errors import UnknownJob
 from oncue.job import FINAL
-from oncue.operate.find import BUDGET, LATE, Filter, Finder, cursor_of
+from oncue.operate.find import BUDGET, LATE, Filter, Finder, Shows, cursor_of
 from oncue.operate.shape import Redaction, iso, maybe_iso
 from oncue.operate.views import JobDetail, JobLife, JobPage, JobSummary, LifeEvent, Scanned
 from oncue.store.operating import AuditRow
@@ -43,9 +43,8 @@ class JobReader:
     async def page(self, filter: Filter, cursor: str | None = None, limit: int = 50) -> JobPage:
         """Return jobs that match, the highest id first. Raises InvalidTime or InvalidJob for what can't be asked."""
         now, store = self._app.clock.now(), self._app.store
-        found = await Finder(store, filter, now).find(cursor_of(cursor), limit, BUDGET)
-        views = await self._views(found.ids)
-        items = [self.summary(view, error, now) for view, error in views if self._may_show(view, filter, error)]
+        found = await Finder(store, filter, now, self.shows(filter)).find(cursor_of(cursor), limit, BUDGET)
+        items = [self.summary(view, error, now) for view, error in await self._views(found.ids)]
         full = len(found.ids) >= limit
         scanned = msgspec.UNSET if full and filter.text is None else Scanned(found.start, found.end)
         if filter.text is None and not found.more:
@@ -64,15 +63,23 @@ class JobReader:
         views, errors = await self._app.store.look(steps)
         return [(view, errors.get(view.id)) for view in views]
 
-    def _may_show(self, view: JobView, filter: Filter, error: tuple[str | None, str | None] | None) -> bool:
-        """Whether the text that was searched for is in what is shown: a search must not tell what is hidden."""
-        if filter.text is None or not self._redaction:
-            return True
+    def shows(self, filter: Filter) -> Shows | None:
+        """Return what keeps a search for a text to what is shown, where something is hidden; else None."""
+        text = filter.text
+        if text is None or not self._redaction:
+            return None
+
+        async def shows(ids: Sequence[int]) -> set[int]:
+            return {view.id for view, error in await self._views(ids) if self._shows(view, text, error)}
+
+        return shows
+
+    def _shows(self, view: JobView, wanted: str, error: tuple[str | None, str | None] | None) -> bool:
         shown = self._redaction.value([view.args, view.metadata])
         texts = [view.key, view.error, view.reason, *(error or ())]
         said = "\n".join(self._redaction.text(text, view.args, view.metadata) or "" for text in texts)
-        in_json = msgspec.json.encode(filter.text).decode()[1:-1].lower()
-        return filter.text.lower() in said.lower() or in_json in msgspec.json.encode(shown).decode().lower()
+        in_json = msgspec.json.encode(wanted).decode()[1:-1].lower()
+        return wanted.lower() in said.lower() or in_json in msgspec.json.encode(shown).decode().lower()
 
     def summary(self, view: JobView, error: tuple[str | None, str | None] | None, now: int) -> JobSummary:
         """Return a job as lists show it."""

@@ -32,6 +32,7 @@ from oncue.operate.views import (
     TalkLife,
     TalkPage,
 )
+from oncue.store.operating import AuditRow
 from oncue.store.steps import operate
 
 if TYPE_CHECKING:
@@ -128,10 +129,7 @@ class Operator:
         """Return what was done, the latest first; to ``target`` (``job:17``) where it is given."""
         before = cursor_of(cursor)
         rows = await self.app.store.look(lambda: operate.audit(limit + 1, before, target))
-        entries = [
-            AuditEntry(row.id, iso(row.at), row.who, row.action, row.target, row.count, msgspec.json.decode(row.detail))
-            for row in rows[:limit]
-        ]
+        entries = [_entry(row) for row in rows[:limit]]
         return AuditPage(entries, str(entries[-1].id) if len(rows) > limit else None)
 
     async def talks(
@@ -147,3 +145,10 @@ class Operator:
     async def steer_talk(self, action: TalkAction, id: int) -> Done:
         """Pause, resume, restart a conversation, or have a human take over. Raises UnknownJob or InvalidJob."""
         return await self._talks.act(action, id)
+
+
+def _entry(row: AuditRow) -> AuditEntry:
+    detail = msgspec.json.decode(row.detail)
+    # The digest of what was sent with an idempotency key: arguments that are hidden could be guessed by it.
+    detail.pop("body", None)
+    return AuditEntry(row.id, iso(row.at), row.who, row.action, row.target, row.count, detail)

@@ -54,7 +54,8 @@ async def schedule(app: OnCue, who: str, wish: Wish, request: str | None = None)
         job.scheduled_at = due_of(now, wish.at, wish.delay)
     job.origin = f"api:{who}"
     body = hashlib.sha256(msgspec.json.encode(wish)).hexdigest()
-    mine = None if request is None else f"schedule:{who}:{request}"
+    # With its length, so that no name and key are those of somebody else.
+    mine = None if request is None else f"schedule:{len(who)}:{who}:{request}"
     row = AuditRow(0, now, who, "schedule", "job")
 
     def steps() -> Steps[tuple[Inserted | None, AuditRow | None]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from oncue.clock import from_us, to_us
 from oncue.errors import InvalidTime
@@ -58,7 +60,8 @@ class Redaction:
         if text is None or not self._fields:
             return text
         for source in sources:
-            for secret in sorted(set(self._secrets(source)), key=len, reverse=True):
+            forms = {form for secret in self._secrets(source) for form in _forms(secret)}
+            for secret in sorted(forms, key=len, reverse=True):
                 text = text.replace(secret, HIDDEN)
         return text
 
@@ -71,6 +74,14 @@ class Redaction:
                 yield from self._secrets(inner, hidden)
         elif hidden and value is not None and len(str(value)) >= _SHORTEST:
             yield str(value)
+
+
+def _forms(text: str) -> Iterator[str]:
+    """Yield a text as errors quote it: plain, as Python and JSON write it, and in a URL."""
+    yield text
+    for written in (repr(text), ascii(text), json.dumps(text), json.dumps(text, ensure_ascii=False)):
+        yield written[1:-1]
+    yield from (quote(text), quote(text, safe=""), quote_plus(text))
 
 
 NOTHING = Redaction(())
