@@ -14,6 +14,11 @@ from oncue.cron import Cron, Every, jitter_us, missed, parse_schedule
 from oncue.errors import ConfigError
 from oncue.job import NewJob, WhenLate
 from oncue.store import ScheduleRow, Store
+from oncue.store.operating import AuditRow
+from oncue.store.steps import Steps
+from oncue.store.steps.insert import insert_jobs
+from oncue.store.steps.operate import add_audit
+from oncue.store.steps.schedules import pause_schedule
 from oncue.task import Call, Missed, Overlap
 from oncue.tracing import carried
 
@@ -182,25 +187,47 @@ class Planner:
             when_blocked="skip" if options.overlap == "skip" and nominal >= self._clock.now() - _GRACE else "wait",
         )
 
-    async def pause(self, name: str, paused: bool = True) -> bool:
-        """Pause or resume a schedule; False where there is none. Fires from before it is resumed are left out."""
+    async def pause(self, name: str, paused: bool = True, record: AuditRow | None = None) -> bool:
+        """Pause or resume a schedule; False where there is none. Fires from before it is resumed are left out.
+
+        ``record``: the line of the audit, by the same transaction.
+        """
         row = next((row for row in await self._store.schedules() if row.name == name), None)
         if row is None:
             return False
         when = parse_schedule(row.expression, row.timezone)
         goes_on = not row.paused and row.next_at is not None
         next_at = row.next_at if paused or goes_on else when.next_after(self._clock.now())
-        return await self._store.pause_schedule(name, paused, next_at)
 
-    async def run_now(self, name: str) -> int | None:
-        """Make a job of this schedule at once, apart from its fires; return its id, None where there is no such."""
+        def steps() -> Steps[bool]:
+            done = yield from pause_schedule(name, paused, next_at)
+            if done and record is not None:
+                yield from add_audit(record)
+            return done
+
+        return await self._store.change(steps, next_at)
+
+    async def run_now(self, name: str, record: AuditRow | None = None) -> int | None:
+        """Make a job of this schedule at once, apart from its fires; return its id, None where there is no such.
+
+        ``record``: the line of the audit, by the same transaction, which adds the job to it.
+        """
         row = next((row for row in await self._store.schedules() if row.name == name), None)
         if row is None:
             return None
         now = self._clock.now()
         job = self._job(row, msgspec.convert(row.options, _Options), now)
         job.scheduled_at, job.origin_ref = now, f"manual:{now}"
-        return (await self._store.insert_many([job]))[0].id
+
+        def steps() -> Steps[int]:
+            # A copy: what is stored is changed by that, and steps may run again.
+            (made,) = yield from insert_jobs([msgspec.structs.replace(job)])
+            if record is not None:
+                detail = msgspec.json.encode({"answer": f"Job {made.id} is due now."}).decode()
+                yield from add_audit(msgspec.structs.replace(record, detail=detail))
+            return made.id
+
+        return await self._store.change(steps, now)
 
 
 def _definition(row: ScheduleRow) -> Sequence[Any]:

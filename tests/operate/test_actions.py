@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
 from oncue import OnCue
-from oncue.errors import InvalidJob, UnknownJob, UnknownSchedule
+from oncue.errors import InvalidJob, StoreError, UnknownJob, UnknownSchedule
 from oncue.operate import Filter, Operator, actions
 from oncue.store import Claim, WorkerRow
 from oncue.testing import TestClock
+from tests.operate.conftest import declare
 
 S = 1_000_000
 
@@ -126,3 +131,37 @@ async def test_a_jobs_life_is_told_from_its_call_to_its_end(operator: Operator, 
     assert life.life[-1].text.startswith("discarded after")
     assert "ValueError: not yet" in (life.life[-1].traceback or "")
     assert life.job.state == "discarded"
+
+
+async def test_what_can_not_be_audited_is_not_done(tmp_path: Path, clock: TestClock) -> None:
+    app = declare(OnCue(f"sqlite:///{tmp_path}/jobs.db", clock=clock))
+
+    @app.cron("30 2 * * *", name="night")
+    async def night() -> None: ...
+
+    async with app:
+        operator = Operator(app, "cli:ana")
+        await app.service(worker=False).planner.sync()
+        with closing(sqlite3.connect(tmp_path / "jobs.db")) as other:
+            other.execute("CREATE TRIGGER full BEFORE INSERT ON oncue_audit BEGIN SELECT RAISE(ABORT, 'no'); END")
+        for act in (operator.run_schedule("night"), operator.pause("schedule", "night"), operator.pause("queue", "q")):
+            with pytest.raises((StoreError, sqlite3.Error)):
+                await act
+        assert [row.paused for row in await app.store.schedules()] == [False]
+        assert await app.jobs.list() == []
+        assert await operator.lanes("queues") == [lane for lane in await operator.lanes("queues") if not lane.paused]
+
+
+async def test_a_schedule_is_steered_and_its_line_tells_what_came_of_it(app: OnCue, operator: Operator) -> None:
+    @app.cron("30 2 * * *", name="night")
+    async def night() -> None: ...
+
+    await app.service(worker=False).planner.sync()
+    said = [await operator.pause("schedule", "night"), await operator.run_schedule("night")]
+    lines = (await operator.audit()).items[::-1]
+    assert [(line.action, line.target, line.detail) for line in lines] == [
+        ("pause", "schedule:night", {"answer": said[0].text}),
+        ("run-now", "schedule:night", {"answer": said[1].text}),
+    ]
+    (job,) = await app.jobs.list()
+    assert said[1].text == f"Job {job.id} is due now."

@@ -212,15 +212,13 @@ class Actions:
         """Pause or resume a schedule, or make a job of it now. Raises UnknownSchedule."""
         planner = Planner(self._app.store, self._app.clock, self._app.name, {})
         if action == "run-now":
-            made = await planner.run_now(name)
+            made = await planner.run_now(name, self.line(action, f"schedule:{name}"))
             found, text = made is not None, f"Job {made} is due now."
         else:
-            found = await planner.pause(name, action == "pause")
             text = f"Schedule {name} is paused." if action == "pause" else f"Schedule {name} fires again."
+            found = await planner.pause(name, action == "pause", self.line(action, f"schedule:{name}", answer=text))
         if not found:
             raise UnknownSchedule(f"There is no schedule {name[:100]!r}. A worker stores those of its application.")
-        line = self.line(action, f"schedule:{name}", answer=text)
-        await self._app.store.change(lambda: operate.add_audit(line))
         self._app.wake.hint(self._app.clock.now())
         return Done(True, text)
 
