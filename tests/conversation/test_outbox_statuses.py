@@ -155,6 +155,76 @@ async def test_a_failure_that_was_stored_while_we_stored_our_own_record_is_found
         assert len(s.flow.told) == 2
 
 
+HELD: dict[str, dict[str, Any]] = {
+    "person": {"code": 131056, "reason": "pair limit", "verdict": "wait_person"},
+    "channel": {"code": 130429, "reason": "throughput", "verdict": "wait_channel"},
+    "stop": {"code": 131042, "reason": "unpaid", "verdict": "stop_channel"},
+}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("failure", HELD.values(), ids=HELD)
+async def test_what_was_refused_after_all_but_not_for_good_goes_out_once_more(
+    backend: Backend, failure: dict[str, Any], when: str
+) -> None:
+    async with stage(backend) as s:
+        ref = await s.queue(await s.person())
+
+        async def fails(_: Outgoing) -> Answer:
+            if when == "before":
+                await s.status("failed", "w1", echo=echo_of(ref, 1), **failure)
+            return Answer("sent", "w1")
+
+        s.messenger.answers = [fails]
+        await s.drain()
+        for _ in range(2):
+            await s.status("failed", "w1", echo=echo_of(ref, 1), **failure)
+            await s.status("sent", "w1", echo=echo_of(ref, 1))
+        await s.drain()
+        assert (await s.state(ref), s.messenger.bodies) == ("queued", ["hello"])
+        stops = failure["verdict"] == "stop_channel"
+        assert (await s.channel_row()).stopped == ("unpaid" if stops else None)
+        if stops:
+            await s.advance(3600)
+            assert s.messenger.bodies == ["hello"]
+            assert await s.change(lambda: s.outbox.resume(s.now))
+        await s.advance(30)
+        message = await s.message(ref)
+        assert (message.state, message.external_id, s.messenger.bodies) == ("accepted", "w2", ["hello", "hello"])
+        assert ("failed", ref, failure["verdict"]) not in s.flow.told
+        assert await s.change(s.outbox.duplicates) == []
+
+
+async def test_a_stop_that_is_told_by_a_status_keeps_the_others_from_being_sent(backend: Backend) -> None:
+    async with stage(backend) as s:
+        await accepted(s)
+        await s.status("failed", "w1", **HELD["stop"])
+        other = await s.queue(await s.person())
+        await s.advance(600)
+        assert (await s.state(other), len(s.messenger.sent)) == ("queued", 1)
+
+
+async def test_what_is_refused_after_all_again_and_again_fails_in_the_end(backend: Backend) -> None:
+    async with stage(backend) as s:
+        ref = await accepted(s)
+        for sent in range(1, 7):
+            await s.status("failed", f"w{sent}", echo=echo_of(ref, sent), **HELD["person"])
+            await s.advance(1100)
+            assert len(s.messenger.sent) == sent + 1
+        await s.status("failed", "w7", echo=echo_of(ref, 7), **HELD["person"])
+        await s.advance(9999)
+        assert (await s.state(ref), len(s.messenger.sent)) == ("rejected", 7)
+        assert s.flow.told[-1] == ("failed", ref, "wait_person")
+
+
+async def test_what_is_not_wanted_any_more_fails_but_stops_the_channel(backend: Backend) -> None:
+    async with stage(backend) as s:
+        ref = await accepted(s)
+        s.flow.refuses["question"] = "the conversation has moved on"
+        await s.status("failed", "w1", **HELD["stop"])
+        assert (await s.state(ref), (await s.channel_row()).stopped) == ("rejected", "unpaid")
+
+
 async def test_of_a_message_that_nobody_knew_was_sent_the_templates_acceptance_is_told(backend: Backend) -> None:
     async with stage(backend) as s:
         ref = await s.queue(await s.person(), fallback=HELLO)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from oncue.clock import SECOND, from_us
 from oncue.conversation.gate import next_look
+from oncue.conversation.holds import HELD, hold
 from oncue.conversation.settle import Settle, manners_window
 from oncue.store.chats import MessageRow, PersonRow, one
-from oncue.store.steps import Steps, fetch, manage
+from oncue.store.steps import Steps, fetch
 from oncue.transport import Answer
 
 if TYPE_CHECKING:
     from oncue.conversation.channels import Channel
 
-log = logging.getLogger("oncue.conversation")
-_GROWS = 5
 _RETRY_MOST = 300
-# Its queue is paused until then, so that it goes at once when that is resumed.
-_STOPPED = SECOND
 # So often marketing is tried that the messenger holds back for now.
 _OFFERS = 7
 
@@ -29,14 +25,6 @@ class Then(NamedTuple):
 
     until: int | None = None
     reason: str = ""
-
-
-def backoff(refusals: int, after: float | None) -> int:
-    """Return how long to wait after so many refusals in a row: 4^n s, at most 4^5, and what the messenger asks for.
-
-    4^n is what Meta advises for the pair limit.
-    """
-    return round(max(4.0 ** min(refusals, _GROWS), after or 0.0) * SECOND)
 
 
 class Verdicts:
@@ -99,12 +87,9 @@ class Verdicts:
         if verdict == "retry":
             wait = max(2.0 ** min(message.attempt, 9), answer.after or 0.0)
             return (yield from self._again(message, answer, now, now + round(min(wait, _RETRY_MOST) * SECOND)))
-        if verdict == "wait_person":
-            return (yield from self._wait_person(message, answer, now))
-        if verdict == "wait_channel":
-            return (yield from self._wait_channel(message, answer, now))
-        if verdict == "stop_channel":
-            return (yield from self._stop(message, answer, now))
+        if verdict in HELD:
+            held = yield from hold(self.settle, message, verdict, answer.reason, answer.code, answer.after, now)
+            return (yield from self._again(message, answer, now, held.until, held.then))
         if verdict == "use_template" and message.fallback is not None and not message.as_template:
             message.as_template = 1
             return (yield from self._again(message, answer, now, now, "it goes out as a template"))
@@ -130,38 +115,6 @@ class Verdicts:
             message, "refused", f"attempt {message.attempt}{code}: {message.reason}; {then}", now
         )
         return Then(max(until, now), message.reason)
-
-    def _wait_person(self, message: MessageRow, answer: Answer, now: int) -> Steps[Then]:
-        person = yield from one(PersonRow, "person_to_send", id=message.person)
-        assert person is not None
-        person.refusals += 1
-        person.wait_until = now + backoff(person.refusals, answer.after)
-        yield from self.settle.save_person(person)
-        return (yield from self._again(message, answer, now, person.wait_until))
-
-    def _wait_channel(self, message: MessageRow, answer: Answer, now: int) -> Steps[Then]:
-        row = yield from self.settle.load_channel()
-        # Many were on their way when the first was refused: they are one refusal.
-        if (message.sending_at or 0) >= (row.wait_until or 0):
-            row.refusals += 1
-            row.wait_until = now + backoff(row.refusals, answer.after)
-            yield from self.settle.save_channel(row)
-        assert row.wait_until is not None
-        return (yield from self._again(message, answer, now, row.wait_until))
-
-    def _stop(self, message: MessageRow, answer: Answer, now: int) -> Steps[Then]:
-        row = yield from self.settle.load_channel()
-        queue = self.channel.tasks.send.options.queue
-        if row.stopped is None:
-            row.stopped, row.stopped_at = answer.reason or "the messenger refuses all we send", now
-            yield from self.settle.save_channel(row)
-            yield from manage.set_queue(now, queue, True)
-            log.error(
-                "channel %s is stopped, and its queue %s paused: %s (code %s). Nothing is lost: put it right, then "
-                "run `oncue queues resume %s`.", row.name, queue, row.stopped, answer.code, queue,
-            )  # fmt: skip
-        then = f"the channel is stopped until `oncue queues resume {queue}`"
-        return (yield from self._again(message, answer, now, now + _STOPPED, then))
 
 
 def _after(message: MessageRow, now: int) -> Then:
