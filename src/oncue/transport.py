@@ -106,6 +106,8 @@ class Inbound(msgspec.Struct, frozen=True):
     """What the person is called, where that was given."""
     raw: Mapping[str, Any] = {}
     """As received."""
+    moved_to: Address | None = None
+    """Not written by the person, but told by the messenger: from now on these are their names, the sender's no more."""
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -73,7 +73,7 @@ class Talk:
     def inbound(self, text: str, **more: Any) -> Inbound:
         self._written += 1
         values: dict[str, Any] = {"kind": "text", "sent_at": self.now // SECOND * SECOND}
-        sender = Address(more.pop("address", ADA))
+        sender = more.pop("sender", None) or Address(more.pop("address", ADA))
         return Inbound(f"in{self._written}", sender, text=text, **(values | more))
 
     async def write(self, text: str, *, drain: bool = True, **more: Any) -> Inbound:

@@ -34,6 +34,7 @@ def lines(batch: Batch) -> Iterator[str]:
     for said in batch.inbound:
         more = [f"option {said.choice}"] if said.choice else []
         more += [f"replies to {said.replies_to}"] if said.replies_to else []
+        more += [f"moves to {said.moved_to.address}/{said.moved_to.user_id}"] if said.moved_to else []
         who = f"{said.sender.address}/{said.sender.user_id} {said.name}"
         yield " | ".join([said.external_id, who, str(said.sent_at), f"{said.kind} {said.text!r}", *more])
     for told in batch.statuses:

@@ -20,8 +20,8 @@ from oncue.conversation.people import Named
 from oncue.conversation.receive import add_jobs
 from oncue.conversation.trouble import told
 from oncue.errors import StoreError
-from oncue.store.steps import Steps, inbox, run
-from oncue.transport import Batch, Replies
+from oncue.store.steps import Steps, ask, inbox, run
+from oncue.transport import Batch, Inbound, Replies
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -100,18 +100,27 @@ class Intake:
         update = yield from inbox.add_update(channel.name, raw, note, now, channel.updates_expire_at(now))
         if now - self._heard >= _HEARD_EVERY:
             yield run("channel_heard", channel=channel.name, now=now)
-        named = [Named(one.sender, min(one.sent_at, now), one.name) for one in batch.inbound]
+        messages: list[Inbound] = []
+        for one in batch.inbound:
+            if one.moved_to is None or not (yield from self._known(one)):
+                messages.append(one)  # noqa: PERF401 - nothing else can yield
+        named = [people.sender_of(one, now) for one in messages]
         named += [Named(one.person) for one in batch.preferences]
         found = (yield from people.resolve(channel.name, named, now)) if named else []
-        for preference, who in zip(batch.preferences, found[len(batch.inbound) :], strict=True):
+        for preference, who in zip(batch.preferences, found[len(messages) :], strict=True):
             yield from people.prefer(who.id, preference)
         rows = [
             inbox.Incoming(one.external_id, who.lane, one.kind, content_of(one), one.sent_at)
-            for one, who in zip(batch.inbound, found, strict=False)
+            for one, who in zip(messages, found, strict=False)
         ]
         new, lanes = yield from inbox.add_inbound(channel.name, rows, now)
         yield from add_jobs(channel, update, lanes, bool(batch.statuses), now)
         return update, new
+
+    def _known(self, inbound: Inbound) -> Steps[bool]:
+        """Tell whether it was stored before: told once more, a number that somebody gave up would name a new person."""
+        heard = yield ask("chat_inbound_heard", channel=self.channel.name, external_id=inbound.external_id)
+        return heard is not None
 
     def _refused(self) -> None:
         """Say in the log that updates are refused: the first since a good one, so that nobody can flood it."""

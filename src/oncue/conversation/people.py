@@ -6,6 +6,7 @@ them or both; where both are known, but of two different people, these are the s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,13 @@ import msgspec
 
 from oncue.store.chats import PersonRow, one
 from oncue.store.steps import Steps, as_json, ask, fetch, run
-from oncue.transport import Address, Preference
+from oncue.transport import Address, Inbound, Preference
 
+# What the timeline says of names; see names_in.
+_NAMED = re.compile(
+    r"the (?:address|user id) changed from (.+) to (.+)|the address (.+) is another person's now"
+    r"|known as (.+) and as (.+): one person|the person moved from (.+) to (.+)"
+)
 _WANTS = "wants marketing"
 _WANTS_NONE = "wants no marketing"
 
@@ -26,6 +32,11 @@ class Named:
     who: Address
     at: int | None = None
     name: str | None = None
+
+
+def sender_of(inbound: Inbound, now: int) -> Named:
+    """Return who wrote a message, and when: never for what the messenger itself has to say about somebody."""
+    return Named(inbound.sender, None if inbound.kind == "system" else min(inbound.sent_at, now), inbound.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +238,29 @@ def merge(into: int, gone: int, wanted: Named, now: int, expires_at: int | None)
     return ended
 
 
+def move(row: PersonRow, to: Address, now: int, expires_at: int | None) -> Steps[tuple[int, tuple[int, ...]] | None]:
+    """Give a person other names in place of all that they had, in their own lane.
+
+    Return who they are now, and the live conversations that must end, as ``merge`` does: where somebody has written
+    under the new names already, that is the person. None where the new names are two people's.
+    """
+    names = sorted(name for name in (to.address, to.user_id) if name)
+    yield ask("lock_names", channel=row.channel, names=as_json(names))
+    rows = yield from _load(row.channel, [Named(to)])
+    others = {one.id: one for one in rows.match(to) if one is not None and one.id != row.id}
+    if len(others) > 1:
+        return None
+    before = _shown(row)
+    id, ended = row.id, tuple[int, ...]()
+    for other in others.values():
+        id, ended = other.id, (yield from merge(other.id, row.id, Named(Address()), now, expires_at))
+        to = Address(to.address or other.address, to.user_id or other.user_id)
+    yield run("set_names", id=id, address=to.address, user_id=to.user_id, at=None)
+    after = " / ".join(name for name in (to.address, to.user_id) if name is not None)
+    yield run("inbox_event", person=id, at=now, kind="renamed", text=f"the person moved from {before} to {after}")
+    return id, ended
+
+
 def prefer(person: int, preference: Preference) -> Steps[None]:
     """Record that a person wants marketing, or wants none; the last word by the messenger's clock counts."""
     wish = _WANTS if preference.marketing else _WANTS_NONE
@@ -239,6 +273,12 @@ def _weigh_preferences(person: int) -> Steps[None]:
     if last is not None:
         at, refuses = msgspec.json.decode(last)
         yield run("set_no_marketing", id=person, at=at if refuses else None)
+
+
+def names_in(text: str) -> list[str]:
+    """Return the names in what an event ("renamed", "merged") says."""
+    found = _NAMED.fullmatch(text)
+    return [] if found is None else [name for part in found.groups() if part for name in part.split(" / ")]
 
 
 def _joined(first: PersonRow, second: PersonRow) -> PersonRow:

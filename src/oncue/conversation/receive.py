@@ -25,7 +25,7 @@ from oncue.scheduling import Scheduled, new_job
 from oncue.store.chats import PersonRow
 from oncue.store.steps import Steps, ask, fetch, inbox, run
 from oncue.store.steps.insert import insert_jobs
-from oncue.transport import Inbound, Status
+from oncue.transport import Address, Inbound, Status
 
 if TYPE_CHECKING:
     from oncue.conversation.channels import Channel
@@ -71,7 +71,7 @@ def _mine(channel: Channel, person: int, inbound: Sequence[Inbound]) -> Steps[li
 
 def _settle_person(channel: Channel, update: int, person: int, inbound: Sequence[Inbound], now: int) -> Steps[None]:
     """Merge this person into another that turned out to be the same, and pass on what waits to whose it is."""
-    named = [Named(one.sender, min(one.sent_at, now), one.name) for one in inbound]
+    named = [people.sender_of(one, now) for one in inbound]
     for one, found in zip(named, (yield from people.locate(channel.name, named)), strict=True):
         if found is not None and found.same == person:
             for chat in (yield from people.merge(found.id, person, one, now, channel.expires_at(now))):
@@ -120,7 +120,9 @@ def judge(channel: Channel, person: int, inbound: Inbound, now: int) -> Steps[Pe
     if not (yield from inbox.open_inbound(channel.name, [inbound.external_id])):
         return None
     question = yield ask("open_question", person=person)
-    yield run("person_heard", id=person, at=min(inbound.sent_at, now), name=inbound.name)
+    if inbound.kind != "system":
+        # That one the messenger wrote: it opens no window.
+        yield run("person_heard", id=person, at=min(inbound.sent_at, now), name=inbound.name)
     for name, how in _evidence(inbound):
         yield from channel.outbox.settle.evidence(name, how, now)
     row = yield from people.person(person)
@@ -150,6 +152,8 @@ def _evidence(inbound: Inbound) -> list[tuple[str, str]]:
 
 def _note(channel: Channel, row: PersonRow, inbound: Inbound, question: str | None, now: int) -> Steps[str | None]:
     """Return why nothing follows from a message; None where the conversation is to hear it."""
+    if inbound.moved_to is not None:
+        return (yield from _moved(channel, row, inbound, inbound.moved_to, now))
     if inbound.kind == "blocked":
         return (yield from _blocked(channel, row, inbound, now))
     if _leaves(channel, inbound):
@@ -230,6 +234,21 @@ def _stop_all(channel: Channel, person: int, reason: str, now: int) -> Steps[Non
     yield from channel.outbox.withdraw_person(person, reason, now)
 
 
+def _moved(channel: Channel, row: PersonRow, inbound: Inbound, to: Address, now: int) -> Steps[str]:
+    """The messenger tells that a person has another number, or another id: their conversation goes with them."""
+    # The messenger's clock counts whole seconds.
+    if (row.heard_at or 0) >= inbound.sent_at + SECOND:
+        return "moved, but somebody wrote under the old name later"
+    moved = yield from people.move(row, to, now, channel.expires_at(now))
+    if moved is None:
+        return "moved, but the new names are two other people's"
+    id, ended = moved
+    for chat in ended:
+        yield from channel.outbox.withdraw(chat, None, "the person is in another conversation", now)
+    yield from _weigh_opt_out(channel, id, now)
+    return "the person has another number now"
+
+
 def _blocked(channel: Channel, row: PersonRow, inbound: Inbound, now: int) -> Steps[str]:
     """The person shut us out, as a messenger tells: nothing is sent to them before they write again."""
     # The messenger's clock counts whole seconds.
@@ -262,8 +281,9 @@ async def status(channel: Channel, update: int) -> None:
         except Exception:
             failures += await _one_by_one(channel, update, part)
     if failures:
-        # Its own text may name somebody, and what a job raises is logged.
-        raise RuntimeError(f"{len(failures)} of its statuses: {type(failures[0]).__name__}") from failures[0]
+        # Its own text may name somebody, and what a job raises is logged and kept.
+        why = RuntimeError(f"{len(failures)} of its statuses: {type(failures[0]).__name__}")
+        raise why.with_traceback(failures[0].__traceback__) from None
 
 
 async def _take_in(channel: Channel, statuses: Sequence[Status]) -> None:

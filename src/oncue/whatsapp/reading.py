@@ -23,6 +23,7 @@ _LATEST = 253_402_300_800  # The year 10,000, beyond which datetime can't say wh
 _DEEPEST = 100
 _OURS = (None, "messages", "user_preferences")
 _CAPTIONED = ("image", "video", "document")
+_MOVES = ("user_changed_number", "user_changed_user_id")
 
 Item = Mapping[str, Any]
 
@@ -152,14 +153,15 @@ class _Reader:
         external_id = _id(item)
         if item.get("group_id"):
             raise _Unreadable("it was written in a group, and conversations are with one person")
-        sender, name = people.find(_name(item.get("from")), _name(item.get("from_user_id")))
         kind, text, choice = _said(item)
+        told = _part(item, "system") if kind == "system" else {}
+        before, moved = _name(told.get("previous_user_id")), _moved(told)
+        sender, name = people.find(_name(item.get("from")), _name(item.get("from_user_id")) or before)
         replies_to = (
             _part(item, "reaction").get("message_id") if kind == "reaction" else _part(item, "context").get("id")
         )
-        self.batch.inbound.append(
-            Inbound(external_id, sender, self._time(where, item), kind, text, choice, _name(replies_to), name, raw=item)
-        )
+        at, answers = self._time(where, item), _name(replies_to)
+        self.batch.inbound.append(Inbound(external_id, sender, at, kind, text, choice, answers, name, item, moved))
 
     def _status(self, where: str, item: Item, people: _People) -> None:
         external_id = _id(item)
@@ -219,6 +221,14 @@ def _said(item: Item) -> tuple[str, str, str | None]:
     if kind in _CAPTIONED:
         return kind, _text(part, "caption"), None
     return kind, _text(part, "text") if kind == "order" else "", None
+
+
+def _moved(system: Item) -> Address | None:
+    """Return what somebody is called from now on, whose number changed; with it the user id always does."""
+    if system.get("type") not in _MOVES:
+        return None
+    address, user_id = _name(system.get("wa_id")), _name(system.get("user_id"))
+    return None if address is None and user_id is None else Address(address, user_id)
 
 
 def _part(item: Item, name: str) -> Item:
