@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
 
 from oncue import OnCue
 from oncue.clock import SECOND
+from oncue.conversation import Chat
 from oncue.conversation.care import People
 from oncue.conversation.timeline import Entry
 from oncue.errors import UnknownPerson
 from oncue.store.chats import PersonFile
+from oncue.store.postgres.run import qualified
+from oncue.transport import Address, Batch
+from tests.conversation.engine_stage import talk
 from tests.databases import Backend
 
 T0 = 1_900_000_000 * SECOND
@@ -51,6 +56,21 @@ INSERT INTO oncue_update (id, channel, raw, heard_at)
   VALUES (1, 'wa', '{{"from":"1650"}}', {T0}), (2, 'wa', '{{"user":"US.7"}}', {T0}),
          (3, 'wa', '{{"from":"1651"}}', {T0})
 """
+
+
+def select(backend: Backend, what: str) -> list[tuple[Any, ...]]:
+    with backend.connect() as conn:
+        text = f"SELECT {what}"
+        return [tuple(row) for row in conn.execute(text if backend.is_sqlite else qualified(text, "oncue"))]
+
+
+def dump(backend: Backend) -> list[str]:
+    """Every row of every table."""
+    tables = "name FROM sqlite_master WHERE type = 'table'"
+    if not backend.is_sqlite:
+        ours = "relnamespace = 'oncue'::regnamespace"
+        tables = f"relname FROM pg_class WHERE {ours} AND relkind IN ('r', 'p') AND NOT relispartition"
+    return [repr(row) for (table,) in select(backend, tables) for row in select(backend, f"* FROM {table}")]
 
 
 @pytest.fixture
@@ -136,3 +156,40 @@ async def test_raw_updates_of_the_person_go_once_they_are_worked_on(app: OnCue, 
     backend.execute(f"UPDATE oncue_update SET heard_at = {now - 7200 * SECOND} WHERE id <> 2")
     backend.execute(f"UPDATE oncue_update SET heard_at = {now} WHERE id = 2")
     assert (await People(app).erase(1))["updates"] == 1
+
+
+async def test_raw_updates_that_may_still_be_worked_on_go_an_hour_later(app: OnCue, backend: Backend) -> None:
+    now = app.clock.now()
+    for at, id in ((now, 1), (now - 60 * SECOND, 2), (now, 3)):
+        backend.execute(f"UPDATE oncue_update SET heard_at = {at}, expires_at = NULL WHERE id = {id}")
+    assert (await People(app).erase(1))["updates"] == 0
+    kept = dict(select(backend, "id, expires_at FROM oncue_update"))
+    assert kept[3] is None
+    assert now < kept[1] == kept[2] <= app.clock.now() + 3600 * SECOND
+
+
+async def test_erased_it_is_under_every_name_that_the_person_ever_had(backend: Backend) -> None:
+    """The number and the words stand nowhere, whatever table one looks into."""
+    secret = "my name is Zebulon"
+    said = ("16505550100", "US.77", "16505550188", "DE.9", "16505550199")
+
+    async def trial(chat: Chat) -> None:
+        raise KeyError(await chat.ask("name", "What shall I call you?"))
+
+    async with talk(backend, trial) as t:
+        await t.write("start")
+        await t.write(secret)
+        await t.advance(8 * 600)
+        assert (await t.chat()).state == "parked"
+        for sender in (Address(said[0], said[1]), Address(said[2], said[1]), Address(said[2], said[3])):
+            await t.post(Batch([t.inbound(secret, sender=sender)]))
+            await t.drain()
+        await t.post(Batch([t.inbound("", kind="system", sender=Address(said[2]), moved_to=Address(said[4]))]))
+        await t.drain()
+        other = await t.write("hello", address="16505550111")
+        await t.advance(7200)
+        (person,) = await People(t.app).find(said[4])
+        await People(t.app).erase(person.id)
+        rows = dump(backend)
+        assert any(other.external_id in row for row in rows)
+        assert [row for row in rows if any(word in row for word in (*said, secret, "Zebulon"))] == []

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from oncue.cli.common import Commands, as_json, database, fail, load_app, opened, run
+from oncue.cli.common import who as acting
 from oncue.cli.output import moment, plain, show, to_json
 from oncue.store.chats import ChatRow, ChatState, PersonRow
 
@@ -279,7 +280,7 @@ def export(person: str, channel: str | None, database: str | None) -> None:
 def erase(person: str, channel: str | None, yes: bool, database: str | None, as_json: bool) -> None:
     """Delete all that is kept of a person, and call off what was to be sent. It can't be undone.
 
-    Raw updates of the last hour stay until their retention ends; backups and the messenger have copies of their own.
+    Raw updates of the last hour go within an hour; backups and the messenger have copies of their own.
     """
 
     async def find() -> PersonRow:
@@ -302,7 +303,7 @@ def erase(person: str, channel: str | None, yes: bool, database: str | None, as_
 def _conversations(app: OnCue) -> Conversations:
     from oncue.conversation.operate import Conversations
 
-    return Conversations(app)
+    return Conversations(app, acting())
 
 
 def _people(app: OnCue) -> People:

@@ -8,10 +8,12 @@ import msgspec
 
 from oncue.clock import SECOND, from_us
 from oncue.conversation.addresses import names_of
+from oncue.conversation.people import names_in
 from oncue.conversation.timeline import Entry, duplicates, timeline
 from oncue.errors import UnknownPerson
 from oncue.store.chats import PersonFile, PersonRow
 from oncue.store.steps import files
+from oncue.transport import Address
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -56,12 +58,33 @@ class People:
     async def erase(self, person: int) -> dict[str, int]:
         """Delete all that is kept of a person and call off what was to be sent; return how many rows went, by kind.
 
-        Raw updates of the last hour stay until their retention ends. Backups and the provider have copies of their own.
-        Raises UnknownPerson.
+        Raw updates of the last hour go within an hour. Backups and the provider have copies of their own. Raises
+        UnknownPerson.
         """
-        await self.file(person)
+        names = _names(await self.file(person))
         now = self._app.clock.now()
-        return await self._app.store.change(lambda: files.erase(person, now - _STILL_WORKED_ON, now), now)
+        return await self._app.store.change(lambda: files.erase(person, names, _STILL_WORKED_ON, now), now)
+
+
+def _names(file: PersonFile) -> list[str]:
+    """Return all by which the messenger names, or named, a person."""
+    found = {file.person.address, file.person.user_id}
+    for row in file.inbound:
+        inbound = msgspec.json.decode(row.content, type=_Sent)
+        for who in (inbound.sender, inbound.moved_to):
+            if who is not None:
+                found |= {who.address, who.user_id}
+    for event in file.events:
+        if event.kind in ("renamed", "merged"):
+            found.update(names_in(event.text))
+    return sorted(name for name in found if name)
+
+
+class _Sent(msgspec.Struct):
+    """The names in a message that was received."""
+
+    sender: Address | None = None
+    moved_to: Address | None = None
 
 
 _PARTS = ("chats", "steps", "messages", "sent", "statuses", "inbound", "events")

@@ -273,7 +273,9 @@ class Flow:
             raise
         except Exception as error:
             if _tries_left() and not isinstance(error, (ConfigError, InvalidJob, Discard)):
-                raise FunctionFailed(f"{type(error).__name__} in {loaded.chat.conversation!r}, chat {chat}") from error
+                told_so = FunctionFailed(f"{type(error).__name__} in {loaded.chat.conversation!r}, chat {chat}")
+                # Where it arose, but none of the texts: what a job raises is kept, shown and traced.
+                raise told_so.with_traceback(error.__traceback__) from None
             outcome = Park(f"{type(error).__name__}: {error}", traceback.format_exc())
         try:
             await self.engine.store(made, outcome)

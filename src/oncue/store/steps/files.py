@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from oncue.store.chats import (
     LIVE,
     ChatRow,
@@ -15,10 +17,9 @@ from oncue.store.chats import (
     StepRow,
     many,
 )
-from oncue.store.steps import Steps, manage, run
+from oncue.store.steps import Steps, as_json, manage, run
 
 _ERASED = ("statuses", "sent", "messages", "inbound", "steps", "chats", "events", "person")
-_NOWHERE = "\x01"
 
 
 def people(name: str, channel: str | None) -> Steps[list[PersonRow]]:
@@ -43,10 +44,11 @@ def file_of(person: int) -> Steps[PersonFile | None]:
     )
 
 
-def erase(person: int, updates_before: int, now: int) -> Steps[dict[str, int]]:
+def erase(person: int, names: Sequence[str], worked_on: int, now: int) -> Steps[dict[str, int]]:
     """Delete all that is kept of a person, and call off what was to be sent; return how many rows went, by kind.
 
-    Raw updates which name the person go where they came before ``updates_before``: later ones may still be worked on.
+    Raw updates which have one of the ``names`` (that the person has or had) go too. Those that are younger than
+    ``worked_on`` (microseconds) may still be worked on: they go when they have come to that age.
     """
     found = yield from file_of(person)
     if found is None:
@@ -58,6 +60,7 @@ def erase(person: int, updates_before: int, now: int) -> Steps[dict[str, int]]:
     gone: dict[str, int] = {}
     for name in _ERASED:
         gone[name] = yield run(f"erase_{name}", person=person)
-    names = {"address": found.person.address or _NOWHERE, "user_id": found.person.user_id or _NOWHERE}
-    gone["updates"] = yield run("erase_updates", channel=found.person.channel, before=updates_before, **names)
+    named = {"channel": found.person.channel, "names": as_json(list(names)), "before": now - worked_on}
+    gone["updates"] = yield run("erase_updates", **named)
+    yield run("expire_updates", at=now + worked_on, **named)
     return gone
