@@ -14,7 +14,8 @@ OUT = folded(words_of(OPT_OUT))
 @pytest.mark.parametrize(
     "text",
     ["stop", "STOP", "  Stop!! ", "«stop»", "\uff33\uff34\uff2f\uff30", "sto\u0301p", "🛑 stop 🛑", "\u200bstop\ufe0f",
-     "Stop  All", "arret", "ARRÊT.", "СТОП", "Baja", "REZYGNUJE", "abonelikten cik", "रोकें", "إلغاء الاشتراك", "停止。"],
+     "Stop  All", "arret", "ARRÊT.", "СТОП", "Baja", "REZYGNUJE", "abonelikten cik", "रोकें", "إلغاء الاشتراك", "停止。",
+     "opt-out", "Opt\u2011Out", "Stop promotions", "stop" + 300 * " ", 300 * "\n" + "STOP"],
 )  # fmt: skip
 def test_such_a_text_is_a_word_by_which_people_leave(text: str) -> None:
     assert is_one_of(text, OUT)

@@ -76,12 +76,15 @@ def chosen(options: Sequence[Option], text: str, tapped: str | None) -> str | No
     if tapped is not None:
         id = split_option(tapped)[1]
         return id if any(one.id == id for one in options) else None
-    plain, raw = fold(text), text.strip()
-    for name in ("title", "id"):
-        for one in options:
-            value: str = getattr(one, name)
-            if raw == value.strip() or (plain and plain == fold(value)):
-                return one.id
-    if plain.isdecimal() and 1 <= int(plain) <= len(options):
-        return options[int(plain) - 1].id
-    return None
+    raw, plain = text.strip(), fold(text)
+    titles, ids = [(one.title, one.id) for one in options], [(one.id, one.id) for one in options]
+    # As they are written first: folded, "A+" and "A-" are both an "a".
+    for names, wanted, shape in (
+        (titles, raw, str.strip), (ids, raw, str.strip), (titles, plain, fold), (ids, plain, fold)
+    ):  # fmt: skip
+        found = [id for name, id in names if wanted and shape(name) == wanted]
+        if found:
+            return found[0] if len(found) == 1 else None
+    # Where answers are numbers themselves, a number that is none of them means none of them.
+    counts = plain.isdecimal() and not any(fold(title).isdecimal() for title, _ in titles)
+    return options[int(plain) - 1].id if counts and 1 <= int(plain) <= len(options) else None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 OPT_OUT: Mapping[str, tuple[str, ...]] = {
     "ar": ("توقف", "إلغاء الاشتراك"),
     "de": ("stopp", "abmelden", "abbestellen"),
-    "en": ("stop", "stop all", "stopall", "unsubscribe", "opt out", "optout"),
+    "en": ("stop", "stop all", "stopall", "stop promotions", "unsubscribe", "opt out", "optout"),
     "es": ("alto", "baja", "darse de baja", "cancelar suscripción"),
     "fr": ("arrêt", "arrêter", "arrêtez", "désabonner", "se désabonner", "désinscription"),
     "he": ("הסר", "עצור"),
@@ -53,16 +53,17 @@ _ALIKE = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "’": "'"})
 
 
 def fold(text: str) -> str:
-    """Return a text as it is compared: without case, accents, doubled spaces, and marks or emoji around it.
+    """Return a text as it is compared: without case, accents, dashes, doubled spaces, and marks or emoji around it.
 
     "  «STOPP!» " and "stopp" are the same. A text of marks alone is left empty; so is one that is too long to be a
     word of a list.
     """
+    text = text.strip()
     if len(text) > _LONGEST:
         return ""
     letters = unicodedata.normalize("NFKD", text.casefold()).translate(_ALIKE)
     # Casefolded once more: compatibility forms (such as full-width letters) have no case of their own before.
-    plain = "".join(letter for letter in letters.casefold() if not _is_mark(letter))
+    plain = "".join(_seen(letter) for letter in letters.casefold() if not _is_mark(letter))
     first, last = 0, len(plain)
     while first < last and not plain[first].isalnum():
         first += 1
@@ -72,6 +73,11 @@ def fold(text: str) -> str:
     while last < len(plain) and unicodedata.category(plain[last]).startswith("M"):
         last += 1
     return " ".join(plain[first:last].split())
+
+
+def _seen(letter: str) -> str:
+    """Return a letter as it is compared: some write "opt-out", with one of many dashes, and some "opt out"."""
+    return " " if unicodedata.category(letter) == "Pd" else letter
 
 
 def _is_mark(letter: str) -> bool:
