@@ -82,6 +82,17 @@ def test_it_is_paused_resumed_restarted_and_stopped(talking: Stage) -> None:
     assert state_of(talking) == "stopped"
     assert talking.lines("conversations", "stop", "trial:app", "2") == [["2", "stopped"]]
     assert talking.lines("conversations", "list", "--state", "active") == []
+    assert audit(talking) == [
+        ("pause", "conversation:1"), ("resume", "conversation:1"), ("restart", "conversation:1"),
+        ("stop", "conversation:2"),
+    ]  # fmt: skip
+
+
+def audit(stage: Stage) -> list[tuple[str, str]]:
+    """What was done by this command line, the first thing first."""
+    lines = stage.json("audit")[::-1]
+    assert all(line["who"].startswith("cli:") for line in lines)
+    return [(line["action"], line["target"]) for line in lines]
 
 
 def test_a_human_takes_over_and_gives_back(talking: Stage) -> None:
@@ -97,6 +108,7 @@ def test_a_human_takes_over_and_gives_back(talking: Stage) -> None:
     assert chat(talking)["state"] == "active"
     kinds = [line[2] for line in talking.lines("conversations", "timeline", ANA)]
     assert [kind for kind in kinds if kind in ("takeover", "release")] == ["takeover", "release"]
+    assert audit(talking) == [("takeover", "person:1"), ("say", "person:1"), ("release", "person:1")]
 
 
 def test_the_timeline_can_leave_out_what_was_said(talking: Stage) -> None:

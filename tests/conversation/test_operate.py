@@ -9,6 +9,7 @@ import pytest
 from oncue.conversation import Chat, Remind
 from oncue.conversation.care import People
 from oncue.errors import InvalidJob
+from oncue.operate import Operator
 from oncue.transport import Answer, Template
 from tests.conversation.engine_stage import ADA, Talk, talk
 from tests.databases import USUAL, Backend
@@ -190,3 +191,53 @@ async def test_redacted_a_timeline_has_no_names_and_no_words_of_errors(backend: 
         assert not [word for word in ("Rumpel", ADA, "4911", "4922", "US.7", "'stop'") if word in text]
         assert "KeyError: (left out)" in text
         assert "the address or the id of the person changed" in text
+
+
+async def test_pages_of_conversations_hold_each_of_them_once(backend: Backend) -> None:
+    async with talk(backend, steps) as t:
+        for number in range(7):
+            await t.write("start", address=f"1650555010{number}")
+        operator = Operator(t.app, "cli:ana")
+        for state, limit in (("active", 3), (None, 7), (None, 2)):
+            seen: list[int] = []
+            cursor: str | None = None
+            while True:
+                page = await operator.talks(state, cursor=cursor, limit=limit)
+                seen += [one.id for one in page.items]
+                cursor = page.next
+                if cursor is None:
+                    break
+            assert seen == [7, 6, 5, 4, 3, 2, 1], (state, limit)
+
+
+async def test_what_has_ended_is_found_behind_what_has_not(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oncue.operate.talks._LOOKED_AT", 2)
+    async with talk(backend, steps) as t:
+        for number in range(5):
+            await t.write("start", address=f"1650555010{number}")
+        for number in (1, 2):
+            await t.conversations.stop(number)
+        seen, cursor = [], None
+        operator = Operator(t.app, "cli:ana")
+        for _ in range(3):
+            page = await operator.talks("ended", cursor=cursor, limit=2)
+            seen += [one.id for one in page.items]
+            cursor = page.next
+        assert (seen, cursor) == ([2, 1], None)
+
+
+async def test_a_change_by_somebody_is_in_the_audit_and_one_by_code_is_not(backend: Backend) -> None:
+    async with talk(backend, steps) as t:
+        await t.write("start")
+        chat = await t.chat()
+        operator = Operator(t.app, "token:ana")
+        await t.conversations.pause(chat.id)
+        with pytest.raises(InvalidJob):
+            await operator.steer_talk("pause", chat.id)
+        await operator.steer_talk("resume", chat.id)
+        await operator.steer_talk("takeover", chat.id)
+        lines = (await operator.audit()).items[::-1]
+        assert [(line.who, line.action, line.target) for line in lines] == [
+            ("token:ana", "resume", f"conversation:{chat.id}"),
+            ("token:ana", "takeover", f"person:{chat.person}"),
+        ]

@@ -15,9 +15,11 @@ from oncue.conversation.people import person as person_of
 from oncue.conversation.polite import checked_zone
 from oncue.errors import ConfigError, InvalidJob, UnknownJob
 from oncue.store.chats import ChatRow, ChatState, PersonRow, one
+from oncue.store.operating import AuditRow
 from oncue.store.steps import Steps, run
 from oncue.store.steps import chats as record
 from oncue.store.steps.chats import Loaded
+from oncue.store.steps.operate import add_audit
 from oncue.transport import Content, Template, Text
 
 if TYPE_CHECKING:
@@ -74,10 +76,13 @@ def _check(person: PersonRow, address: str) -> None:
 
 
 class Conversations:
-    """The conversations of an application, for operators. All of it raises a StoreError where the store fails."""
+    """The conversations of an application, for operators. All of it raises a StoreError where the store fails.
 
-    def __init__(self, app: OnCue) -> None:
-        self._app = app
+    ``who`` (``cli:root@host``) acts: then each change is in the audit, by the same transaction.
+    """
+
+    def __init__(self, app: OnCue, who: str | None = None) -> None:
+        self._app, self._who = app, who
 
     async def list(
         self,
@@ -87,9 +92,10 @@ class Conversations:
         person: int | None = None,
         channel: str | None = None,
         limit: int = 100,
+        before: int | None = None,
     ) -> list[ChatRow]:
-        """Return conversations, the newest first, that match all that is given."""
-        found = await self._app.store.look(lambda: record.listed(conversation, state, person, channel, limit))
+        """Return conversations, the newest first, that match all that is given; ``before``: with lower numbers."""
+        found = await self._app.store.look(lambda: record.listed(conversation, state, person, channel, limit, before))
         return [*found]
 
     async def counts(self) -> dict[str, dict[str, int]]:
@@ -118,7 +124,7 @@ class Conversations:
                 raise _not_now(row, "pause")
             yield from _pause(row, channel, reason, now)
 
-        await self._change(chat, steps)
+        await self._change("pause", chat, steps)
 
     async def resume(self, chat: int) -> None:
         """Go on where it was paused or parked: what failed or was held back is tried anew.
@@ -134,7 +140,7 @@ class Conversations:
                 raise InvalidJob(f"A human has taken over person {person.id}: release them instead.")
             yield from _resume(row, channel, now)
 
-        await self._change(chat, steps)
+        await self._change("resume", chat, steps)
 
     async def restart(self, chat: int) -> int:
         """End a conversation and begin it anew with the same person; return the new one's number.
@@ -150,7 +156,7 @@ class Conversations:
                 raise InvalidJob(f"Person {row.person} is in another conversation by now{_end_first(live)}")
             return made
 
-        return await self._change(chat, steps)
+        return await self._change("restart", chat, steps)
 
     async def stop(self, chat: int, reason: str = "stopped by an operator") -> None:
         """End a conversation for good. Raises UnknownJob, or InvalidJob where it has ended."""
@@ -159,18 +165,18 @@ class Conversations:
             if not (yield from channel.flow.stop(row.id, reason, now)):
                 raise _not_now(row, "stop")
 
-        await self._change(chat, steps)
+        await self._change("stop", chat, steps)
 
     async def takeover(self, person: int) -> None:
         """Have a human look after a person: their conversation waits, and nothing is sent to them but notes.
 
         Raises UnknownJob where there is no such person.
         """
-        await self._of_person(person, _takeover)
+        await self._of_person("takeover", person, _takeover)
 
     async def release(self, person: int) -> None:
         """Give a person back: their conversation goes on where it was. Raises UnknownJob."""
-        await self._of_person(person, _release)
+        await self._of_person("release", person, _release)
 
     async def note(self, person: int, text: str | Content) -> int:
         """Send what a human writes to a person that they have taken over; return the message's number.
@@ -187,7 +193,7 @@ class Conversations:
             new = NewMessage(person=row.id, kind="note", content=content, due=now, expires_at=channel.expires_at(now))
             return (yield from channel.outbox.queue(new, now))
 
-        return await self._of_person(person, steps)
+        return await self._of_person("say", person, steps)
 
     async def timezone(self, person: int, name: str) -> None:
         """Keep the time zone that a person lives in (an IANA name). Raises UnknownJob, or ConfigError for no zone."""
@@ -196,33 +202,41 @@ class Conversations:
         def steps(row: PersonRow, _channel: Channel, _now: int) -> Steps[None]:
             yield run("set_timezone", id=row.id, timezone=name)
 
-        await self._of_person(person, steps)
+        await self._of_person("timezone", person, steps)
 
-    async def _of_person(self, person: int, steps: Callable[[PersonRow, Channel, int], Steps[T]]) -> T:
+    async def _of_person(self, action: str, person: int, steps: Callable[[PersonRow, Channel, int], Steps[T]]) -> T:
         now = self._app.clock.now()
 
         def found() -> Steps[T]:
             row = yield from person_of(person)
             if row is None:
                 raise UnknownJob(f"There is no person {person}.")
-            return (yield from steps(row, self._channel(row.channel), now))
+            answer = yield from steps(row, self._channel(row.channel), now)
+            yield from self._record(action, f"person:{person}", now)
+            return answer
 
         answer = await self._app.store.change(found, now)
         self._app.wake.hint(now)
         return answer
 
-    async def _change(self, chat: int, steps: Callable[[ChatRow, Channel, int], Steps[T]]) -> T:
+    async def _change(self, action: str, chat: int, steps: Callable[[ChatRow, Channel, int], Steps[T]]) -> T:
         now = self._app.clock.now()
 
         def found() -> Steps[T]:
             row = yield from one(ChatRow, "lock_chat", id=chat)
             if row is None:
                 raise _unknown(chat)
-            return (yield from steps(row, self._channel(row.channel), now))
+            answer = yield from steps(row, self._channel(row.channel), now)
+            yield from self._record(action, f"conversation:{chat}", now)
+            return answer
 
         answer = await self._app.store.change(found, now)
         self._app.wake.hint(now)
         return answer
+
+    def _record(self, action: str, target: str, now: int) -> Steps[None]:
+        if self._who is not None:
+            yield from add_audit(AuditRow(0, now, self._who, action, target))
 
     def _channel(self, name: str) -> Channel:
         channel = self._app.channels.get(name)

@@ -133,10 +133,15 @@ class Operator:
         return AuditPage(entries, str(entries[-1].id) if len(rows) > limit else None)
 
     async def talks(
-        self, state: str | None = None, conversation: str | None = None, person: int | None = None, limit: int = 50
+        self,
+        state: str | None = None,
+        conversation: str | None = None,
+        person: int | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
     ) -> TalkPage:
-        """Return conversations, the newest first."""
-        return await self._talks.page(state, conversation, person, limit)
+        """Return a page of conversations, the newest first."""
+        return await self._talks.page(state, conversation, person, cursor, limit)
 
     async def talk(self, id: int) -> TalkLife:
         """Return a conversation and its timeline. Raises UnknownJob."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from oncue.conversation.operate import Conversations
 from oncue.conversation.timeline import timeline
 from oncue.errors import UnknownJob
+from oncue.operate.find import cursor_of
 from oncue.operate.shape import iso, maybe_iso
 from oncue.operate.views import Done, Said, TalkLife, TalkPage, TalkSummary
 from oncue.store.chats import LIVE, ChatRow, PersonRow
-from oncue.store.operating import AuditRow
-from oncue.store.steps import Steps, chats, files, operate
+from oncue.store.steps import Steps, chats, files
 from oncue.store.steps.chats import Loaded
 
 if TYPE_CHECKING:
@@ -27,16 +27,22 @@ class Talks:
 
     def __init__(self, app: OnCue, who: str, *, redact: bool) -> None:
         self._app, self._who, self._redact = app, who, redact
-        self._talks = Conversations(app)
+        self._talks = Conversations(app, who)
 
-    async def page(self, state: str | None, conversation: str | None, person: int | None, limit: int) -> TalkPage:
+    async def page(
+        self, state: str | None, conversation: str | None, person: int | None, cursor: str | None, limit: int
+    ) -> TalkPage:
         """Return conversations, the newest first. ``state``: one, or ``ended``."""
         if not self._app.channels:
             return TalkPage([], None)
         wanted: Any = None if state == "ended" else state
-        count = limit if wanted is not None or state is None else _LOOKED_AT
-        rows = await self._talks.list(conversation, wanted, person=person, limit=count)
-        rows = [row for row in rows if state != "ended" or row.state in _ENDED][:limit]
+        # One more than is shown: whether there are others. Of those that have ended, a bounded number is looked at.
+        count = _LOOKED_AT if state == "ended" else limit + 1
+        before = cursor_of(cursor)
+        looked = await self._talks.list(conversation, wanted, person=person, limit=count, before=before)
+        found = [row for row in looked if state != "ended" or row.state in _ENDED]
+        rows = found[:limit]
+        last = rows[-1] if len(found) > limit else looked[-1] if len(looked) == count else None
 
         def people() -> Steps[dict[int, PersonRow | None]]:
             found: dict[int, PersonRow | None] = {}
@@ -47,7 +53,9 @@ class Talks:
             return found
 
         names = await self._app.store.look(people)
-        return TalkPage([self._summary(row, names.get(row.person)) for row in rows], None)
+        return TalkPage(
+            [self._summary(row, names.get(row.person)) for row in rows], None if last is None else str(last.id)
+        )
 
     def _summary(self, row: ChatRow, person: PersonRow | None) -> TalkSummary:
         name = None if person is None or self._redact else person.name
@@ -82,8 +90,6 @@ class Talks:
             person = (await self._talks.show(id)).person.id
             await self._talks.takeover(person)
             text = f"A human looks after person {person}; nothing is sent but notes."
-        line = AuditRow(0, self._app.clock.now(), self._who, action, f"conversation:{id}")
-        await self._app.store.change(lambda: operate.add_audit(line))
         return Done(True, text)
 
 

@@ -9,6 +9,8 @@ import msgspec
 from oncue.store.chats import ChatRow, ChatState, InboundRow, MessageRow, PersonRow, Standing, StepRow, many, one
 from oncue.store.steps import Steps, ask, fetch, run
 
+_EVER = (1 << 63) - 1
+
 
 class Loaded(msgspec.Struct, frozen=True):
     """All that a run of a conversation's function starts from. ``message``: that of the step it waits at;
@@ -89,11 +91,16 @@ def event(chat: ChatRow, kind: str, text: str, now: int) -> Steps[None]:
 
 
 def listed(
-    conversation: str | None, state: ChatState | None, person: int | None, channel: str | None, count: int
+    conversation: str | None,
+    state: ChatState | None,
+    person: int | None,
+    channel: str | None,
+    count: int,
+    before: int | None = None,
 ) -> Steps[Sequence[ChatRow]]:
-    """Return conversations, the newest first, that match all that is given."""
+    """Return conversations below an id, the newest first, that match all that is given."""
     values = {"conversation": conversation, "state": state, "person": person, "channel": channel}
-    return (yield from many(ChatRow, "list_chats", count=count, **values))
+    return (yield from many(ChatRow, "list_chats", count=count, before=_EVER if before is None else before, **values))
 
 
 def counts() -> Steps[dict[str, dict[str, int]]]:

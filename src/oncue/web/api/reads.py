@@ -155,7 +155,7 @@ async def _talks(operator: Operator, asked: Asked) -> TalkPage:
     if not operator.app.channels:
         raise UnknownJob("This application has no conversations.")
     query: TalksQuery = asked.query
-    return await operator.talks(query.state, query.conversation, query.person, query.limit)
+    return await operator.talks(query.state, query.conversation, query.person, query.cursor, query.limit)
 
 
 async def _talk(operator: Operator, asked: Asked) -> TalkLife:

@@ -126,6 +126,7 @@ SELECT coalesce(json_agg(json_build_object(
   WHERE (:conversation::text IS NULL OR conversation = :conversation::text)
     AND (:state::text IS NULL OR state = :state::text)
     AND (:person::bigint IS NULL OR person = :person::bigint) AND (:channel::text IS NULL OR channel = :channel::text)
+    AND id < :before::bigint
   ORDER BY id DESC LIMIT :count::bigint) AS n;
 
 -- name: count_chats

@@ -122,7 +122,7 @@ SELECT json_group_array(json_object(
   'error', error, 'ended_at', ended_at)) FROM (
   SELECT * FROM oncue_chat
   WHERE (:conversation IS NULL OR conversation = :conversation) AND (:state IS NULL OR state = :state)
-    AND (:person IS NULL OR person = :person) AND (:channel IS NULL OR channel = :channel)
+    AND (:person IS NULL OR person = :person) AND (:channel IS NULL OR channel = :channel) AND id < :before
   ORDER BY id DESC LIMIT :count);
 
 -- name: count_chats
