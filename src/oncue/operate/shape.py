@@ -51,9 +51,21 @@ class Redaction:
 
     def value(self, value: Any) -> Any:
         """Return a JSON value with the fields' values replaced."""
-        if isinstance(value, dict):
-            return {name: HIDDEN if name in self._fields else self.value(inner) for name, inner in value.items()}
-        return [self.value(inner) for inner in value] if isinstance(value, list) else value
+        if not self._fields:
+            return value
+        # Bit by bit: what is nested as deep as JSON may be is deeper than calls may be.
+        top: list[Any] = [value]
+        todo: list[Any] = [top]
+        while todo:
+            made = todo.pop()
+            fields = self._fields if isinstance(made, dict) else ()
+            for place, inner in list(made.items() if isinstance(made, dict) else enumerate(made)):
+                if place in fields:
+                    made[place] = HIDDEN
+                elif isinstance(inner, dict | list):
+                    made[place] = inner.copy()
+                    todo.append(made[place])
+        return top[0]
 
     def text(self, text: str | None, *sources: Any) -> str | None:
         """Return a text, such as an error, without the hidden values of these JSON values."""
@@ -65,15 +77,16 @@ class Redaction:
                 text = text.replace(secret, HIDDEN)
         return text
 
-    def _secrets(self, value: Any, hidden: bool = False) -> Iterator[str]:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                yield from self._secrets(inner, hidden or name in self._fields)
-        elif isinstance(value, list):
-            for inner in value:
-                yield from self._secrets(inner, hidden)
-        elif hidden and value is not None and len(str(value)) >= _SHORTEST:
-            yield str(value)
+    def _secrets(self, value: Any) -> Iterator[str]:
+        todo = [(value, False)]
+        while todo:
+            one, hidden = todo.pop()
+            if isinstance(one, dict):
+                todo += [(inner, hidden or name in self._fields) for name, inner in one.items()]
+            elif isinstance(one, list):
+                todo += [(inner, hidden) for inner in one]
+            elif hidden and one is not None and len(str(one)) >= _SHORTEST:
+                yield str(one)
 
 
 def _forms(text: str) -> Iterator[str]:
