@@ -6,12 +6,15 @@ import json
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus, urlencode
 
+import msgspec
 import pytest
 
-from oncue import OnCue
-from oncue.operate import Operator
-from oncue.operate.schedule import Wish
+from oncue import OnCue, Retry
+from oncue.errors import UnknownTask
+from oncue.operate import Filter, Operator
+from oncue.operate.schedule import Wish, offered
 from oncue.operate.shape import HIDDEN, Redaction
+from oncue.whatsapp import WhatsApp
 
 SECRET = 'it\'s "M\u00fcller" +49 170\\0\n'
 
@@ -38,3 +41,28 @@ async def test_the_audit_shows_no_digest_of_what_was_sent(app: OnCue, operator: 
     assert sorted(line.detail) == ["due", "status", "task"]
     # The same request again is known all the same.
     assert await operator.schedule(wish, "a-key") == (made, False)
+
+
+async def test_what_is_nested_as_deep_as_can_be_is_shown(app: OnCue) -> None:
+    @app.task(name="deep", retry=Retry.never())
+    async def deep(x: object, phone: str) -> None:
+        raise ValueError(f"nobody at {phone}")
+
+    app.redact("phone")
+    operator, nested = Operator(app, "cli:ana"), "end"
+    for _ in range(400):
+        nested = {"x": [nested], "phone": "+49 170 1"}  # type: ignore[assignment]
+    made, _ = await operator.schedule(Wish(task="deep", args={"x": nested, "phone": "+49 170 1"}))
+    await app.drain()
+    pages = [await operator.page(Filter(text="end")), await operator.page(Filter())]
+    assert [len(page.items) for page in pages] == [1, 1]
+    assert "170" not in msgspec.json.encode([await operator.job(made.id), pages]).decode()
+
+
+async def test_nobody_asks_for_the_tasks_of_a_channel(app: OnCue, operator: Operator) -> None:
+    app.channel(WhatsApp(token="t", phone_number_id="1", app_secret="s", verify_token="v"))
+    assert "whatsapp.send" in app.tasks
+    for name in ("receive", "status", "send", "advance"):
+        with pytest.raises(UnknownTask, match="Known are: again, fail, note"):
+            await operator.schedule(Wish(task=f"whatsapp.{name}", args={"ref": "r"}))
+    assert sorted(offered(app)) == ["again", "fail", "note"]

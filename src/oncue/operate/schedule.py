@@ -17,7 +17,7 @@ from oncue.scheduling import Scheduled, new_job
 from oncue.store.operating import AuditRow
 from oncue.store.steps import Steps, operate
 from oncue.store.steps.insert import insert_jobs
-from oncue.task import Call
+from oncue.task import Call, Task
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -77,10 +77,21 @@ async def schedule(app: OnCue, who: str, wish: Wish, request: str | None = None)
     return _again(before, body, request), False
 
 
+def offered(app: OnCue) -> dict[str, Task[Any, Any]]:
+    """Return the tasks that may be asked for, by all their names: the application's own.
+
+    Those of its channels send and receive messages, and only a conversation may have them run.
+    """
+    rooms = [room.tasks for room in app.channels.values()]
+    inner = {one.name for room in rooms for one in (room.receive, room.status, room.send, room.advance)}
+    return {name: task for name, task in app.tasks.items() if task.name not in inner}
+
+
 def _wanted(app: OnCue, wish: Wish) -> Scheduled:
-    task = app.tasks.get(wish.task)
+    tasks = offered(app)
+    task = tasks.get(wish.task)
     if task is None:
-        known = ", ".join(sorted({one.name for one in app.tasks.values()})[:20]) or "none"
+        known = ", ".join(sorted({one.name for one in tasks.values()})[:20]) or "none"
         raise UnknownTask(f"There is no task {wish.task!r} here. Known are: {known}.")
     text = msgspec.json.encode(wish.args)
     try:

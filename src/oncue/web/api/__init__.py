@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from oncue.app import OnCue
 from oncue.operate import Operator
+from oncue.operate.schedule import offered
 from oncue.web.access import Access
 from oncue.web.api.acts import ACTS
 from oncue.web.api.openapi import document
@@ -43,7 +44,7 @@ def _me(access: Access) -> Operation:
 async def _describe(operator: Operator, asked: Asked) -> dict[str, Any]:
     # Under whatever prefix it is mounted.
     base = asked.request.url.path.removesuffix("/openapi.json")
-    return document(OPERATIONS, base, operator.app.tasks)
+    return document(OPERATIONS, base, offered(operator.app))
 
 
 _DESCRIPTION = Operation(
