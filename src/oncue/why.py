@@ -21,7 +21,7 @@ async def why(job: JobView, store: Store, now: int, workers: Sequence[WorkerView
     if job.state == "running":
         return _running(job, now, workers)
     if job.eligible_at is None:
-        return await _blocked(job, store)
+        return await _blocked(job, store, now)
     reasons = []
     if job.eligible_at > now:
         reasons.append(_later(job, job.eligible_at, now))
@@ -64,6 +64,8 @@ def _running(job: JobView, now: int, workers: Sequence[WorkerView]) -> str:
     text = f"it runs {since}, on worker {holder.name}"
     if holder.given_up:
         text += ", which was given up: it is taken back once the transaction ends that holds its row"
+    elif holder.state != "alive" and holder.lease_until < now and not any(one.state == "alive" for one in workers):
+        text += f", which is {holder.state}, and no other is alive: it is taken back by the next worker that starts"
     elif holder.state != "alive":
         text += f", which is {holder.state}: it is taken back when that worker's lease ends, or by the next sweep"
     if job.cancel:
@@ -79,7 +81,7 @@ async def _pauses(job: JobView, store: Store) -> list[str]:
     ]
 
 
-async def _blocked(job: JobView, store: Store) -> str:
+async def _blocked(job: JobView, store: Store, now: int) -> str:
     name = job.blocked_by or ""
     if name == "restore":
         return "it came due before a backup was restored and is held for review (`oncue restored --list`)"
@@ -92,7 +94,12 @@ async def _blocked(job: JobView, store: Store) -> str:
     what = f"group {name.removeprefix(GROUP)!r}" if name.startswith(GROUP) else f"key {name.removeprefix(KEY)!r}"
     if holder is None:
         return f"it was parked behind another job of its {what}, which is gone: the next sweep frees it"
-    state = "runs" if holder.state == "running" else f"is between attempts {holder.attempt} and {holder.attempt + 1}"
+    since = f" for {seconds(now - holder.started_at)}" if holder.started_at is not None else ""
+    state = (
+        f"runs{since}"
+        if holder.state == "running"
+        else f"is between attempts {holder.attempt} and {holder.attempt + 1}"
+    )
     if holder.state == "scheduled" and not holder.attempt:
         state = "comes first"
     return f"it waits behind job {holder.id} of the same {what}, which {state}"

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from oncue import Limit, OnCue
@@ -15,6 +16,7 @@ from oncue.planner import Planner
 from oncue.store import Claim, WorkerRow
 from oncue.store.views import JobView
 from oncue.why import seconds
+from oncue.why import why as because
 from tests.databases import sqlite_of
 
 
@@ -88,8 +90,26 @@ async def test_a_blocked_job_names_the_job_that_it_waits_behind(app: OnCue) -> N
     first = await app.schedule(t.call(), group="g")
     second = await app.schedule(t.call(), group="g")
     await claim(app)
-    assert await why(app, second.id) == f"it waits behind job {first.id} of the same group 'g', which runs"
+    assert (await why(app, second.id)).startswith(
+        f"it waits behind job {first.id} of the same group 'g', which runs for "
+    )
     assert "on worker w-1" in await why(app, first.id)
+
+
+async def test_a_job_of_a_dead_worker_says_who_takes_it_back(app: OnCue) -> None:
+    @app.task(name="t")
+    async def t() -> None: ...
+
+    job = await app.schedule(t.call())
+    await claim(app)
+    running = await found(app, job.id)
+    (worker,) = await app.jobs.workers()
+    dead = msgspec.structs.replace(worker, state="dead")
+    alive = msgspec.structs.replace(worker, id=worker.id + 1)
+    now = worker.lease_until
+    assert "when that worker's lease ends" in await because(running, app.store, now, [dead])
+    assert "by the next worker that starts" in await because(running, app.store, now + 1, [dead])
+    assert "or by the next sweep" in await because(running, app.store, now + 1, [dead, alive])
 
 
 async def test_a_job_behind_the_started_one_of_its_key_names_it(app: OnCue) -> None:
@@ -100,7 +120,9 @@ async def test_a_job_behind_the_started_one_of_its_key_names_it(app: OnCue) -> N
     await claim(app)
     second = await app.schedule(t.call(), key="k")
     await claim(app, name="w-2")
-    assert await why(app, second.id) == f"it waits behind job {first.id} of the same key 'k', which runs"
+    assert (await why(app, second.id)).startswith(
+        f"it waits behind job {first.id} of the same key 'k', which runs for "
+    )
 
 
 async def test_a_job_over_its_limit_or_cap_says_so(app: OnCue) -> None:
