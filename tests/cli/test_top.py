@@ -65,7 +65,7 @@ def test_top_in_a_pipe_is_a_line_or_an_object_each_time(late: Stage) -> None:
     lines = late.lines("top", "--count", "2", "--every", "0.1")
     assert len(lines) == 2
     assert "late=1" in lines[0]
-    assert lines[0][-1] == "workers"
+    assert lines[0][-1] == "late,discarded,workers"
     done = late.here("top", "--json", "--count", "2", "--every", "0.1")
     first, second = (json.loads(line) for line in done.stdout.splitlines())
     assert first["counts"] == second["counts"] == late.json("status")["counts"]
@@ -103,7 +103,7 @@ def test_top_on_a_terminal_shows_the_trouble_and_ends_with_q(late: Stage) -> Non
     os.close(ours)
     assert process.returncode == 0
     for part in (
-        "late",
+        "1 job late. 1 job discarded in the past hour. 1 check needs you.",
         "past hour",
         "next 10 min",
         "none is registered",

@@ -76,8 +76,28 @@ def line(found: Overview) -> str:
     """Return how things are as one tab-separated line: when, counts, lateness, starts a second, and what isn't well."""
     counts = [f"{name}={getattr(found.counts, name)}" for name in _COUNTS]
     lateness = f"p50={found.lateness.p50_ms:g}ms", f"p99={found.lateness.p99_ms:g}ms"
-    bad = ",".join(one.name for one in found.health if one.state != "ok") or "well"
-    return "\t".join((found.now, *counts, *lateness, f"rate={found.throughput_per_s:g}/s", bad))
+    bad = ["late"] if found.counts.late else []
+    bad += ["discarded"] if _gone(found) else []
+    bad += [one.name for one in found.health if one.state != "ok"]
+    return "\t".join((found.now, *counts, *lateness, f"rate={found.throughput_per_s:g}/s", ",".join(bad) or "well"))
+
+
+def _gone(found: Overview) -> int:
+    return sum(minute.discarded for minute in found.past)
+
+
+def _verdict(found: Overview) -> Text:
+    """Say first of all whether all is well, in the words of the page."""
+    from rich.text import Text
+
+    late, gone = found.counts.late, _gone(found)
+    bad = [one.state for one in found.health if one.state != "ok"]
+    said = [f"{late:,} job{'' if late == 1 else 's'} late."] if late else []
+    said += [f"{gone:,} job{'' if gone == 1 else 's'} discarded in the past hour."] if gone else []
+    said += [f"{len(bad)} check{' needs' if len(bad) == 1 else 's need'} you."] if bad else []
+    if not said:
+        return Text("All is well.", style=_STYLES["ok"])
+    return Text(" ".join(said), style=_STYLES["fail" if late or "fail" in bad else "warn"])
 
 
 def picture(found: Overview, jobs: Sequence[Trouble]) -> RenderableType:
@@ -88,6 +108,7 @@ def picture(found: Overview, jobs: Sequence[Trouble]) -> RenderableType:
     past = found.past
     ended = {name: sum(getattr(minute, name) for minute in past) for name in ("started", "retried", "discarded")}
     lines: list[Text] = [
+        _verdict(found),
         _counts(found),
         Text(_lateness(found)),
         Text.assemble(
