@@ -48,6 +48,22 @@ async def hang() -> None:
 async def nightly() -> None: ...
 """
 
+TALK = """
+from oncue import OnCue
+from oncue.conversation import Keyword
+from oncue.whatsapp import WhatsApp
+
+app = OnCue()
+whatsapp = WhatsApp("local-token", "1", "local-secret", "verify", url="http://127.0.0.1:9")
+
+
+@app.conversation("trial", channel=whatsapp, start=Keyword("start"))
+async def trial(chat):
+    name = await chat.ask("name", "Who are you?")
+    raise ValueError(f"no {name}")
+"""
+ANA = "4915700000001"
+
 
 class Running:
     """The command as a process of its own; what it says on standard error is read line by line."""

@@ -10,23 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.stage import Stage
-
-TALK = """
-from oncue import OnCue
-from oncue.conversation import Keyword
-from oncue.whatsapp import WhatsApp
-
-app = OnCue()
-whatsapp = WhatsApp("local-token", "1", "local-secret", "verify", url="http://127.0.0.1:9")
-
-
-@app.conversation("trial", channel=whatsapp, start=Keyword("start"))
-async def trial(chat):
-    name = await chat.ask("name", "Who are you?")
-    raise ValueError(f"no {name}")
-"""
-ANA = "4915700000001"
+from tests.cli.stage import ANA, TALK, Stage
 
 
 @pytest.fixture
@@ -51,7 +35,7 @@ def chat(stage: Stage) -> Any:
 
 
 def state_of(stage: Stage) -> str:
-    return str(stage.json("conversations", "show", "1")["state"])
+    return str(stage.json("conversations", "show", "1")["conversation"]["state"])
 
 
 def test_conversations_are_listed_with_where_they_stand(talking: Stage) -> None:
@@ -65,10 +49,18 @@ def test_one_is_shown_with_its_steps_and_what_it_waits_for(talking: Stage) -> No
     shown = talking.here("conversations", "show", "1").output
     assert "its message\tqueued" in shown
     assert "name\task\topen\twaits for an answer\t" in shown
+    assert "why\tat name, its question, due " in shown
     assert [step["name"] for step in talking.json("conversations", "show", "1")["steps"]] == ["name"]
     missing = talking.here("conversations", "show", "7")
     assert missing.exit_code == 1
     assert "no conversation 7" in missing.output
+
+
+def test_the_next_page_begins_below_a_number(talking: Stage) -> None:
+    talking.lines("conversations", "restart", "trial:app", "1")
+    assert [row[0] for row in talking.lines("conversations", "list", "--limit", "1")] == ["2"]
+    assert [row[0] for row in talking.lines("conversations", "list", "--before", "2")] == ["1"]
+    assert [row[0] for row in talking.lines("conversations", "list", "--state", "ended")] == ["1"]
 
 
 def test_it_is_paused_resumed_restarted_and_stopped(talking: Stage) -> None:

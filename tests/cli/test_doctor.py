@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from oncue.errors import StoreBusy
+from oncue.store.sqlite import SqliteStore
 from oncue.store.sqlite.schema import VERSION
 from tests.cli.conftest import Start
 from tests.cli.stage import SECRET, Stage
@@ -179,3 +181,19 @@ async def test_what_another_application_removed_is_missed(stage: Stage) -> None:
     assert levels(answer)["code"] == "warn"
     assert "not stored: schedule nightly" in found(answer, "code")
     assert "OnCue(name=...); this one is 'default'" in found(answer, "code")
+
+
+def test_a_locked_file_is_a_trouble_of_writing_and_says_what_follows(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stage.here("migrate").exit_code == 0
+
+    def locked(store: SqliteStore) -> None:
+        raise StoreBusy("it stayed locked by another process. Look for a long write transaction there.")
+
+    monkeypatch.setattr(SqliteStore, "ping_sync", locked)
+    answer = stage.json("doctor", code=1)
+    assert levels(answer)["writing"] == "FAIL"
+    assert "long write transaction" in found(answer, "writing")
+    assert "go on by themselves" in found(answer, "writing")
+    assert "wake" not in levels(answer)

@@ -15,7 +15,7 @@ import pytest
 from oncue.store import WorkerRow
 from oncue.store.steps import manage
 from oncue.web import dashboard_app
-from tests.cli.stage import Stage
+from tests.cli.stage import ANA, TALK, Stage
 from tests.web.conftest import serving
 
 MORE = """
@@ -147,3 +147,33 @@ def test_a_token_that_was_made_here_lets_in_there_until_it_is_revoked(faces: tup
     assert stage.here("tokens", "revoke", "ana").stdout == "ana\trevoked\n"
     assert stage.here("tokens", "revoke", "ana").exit_code == 1
     assert client.get("/api/me", headers=headers).status_code == 401
+
+
+def test_all_faces_say_the_same_of_conversations(stage: Stage) -> None:
+    (stage.folder / "trial.py").write_text(TALK)
+    names = stage.load()
+
+    async def begin() -> None:
+        async with names["app"] as app:
+            for number in range(3):
+                await names["trial"].start(f"{ANA}{number}", name="Ana")
+            await app.drain(limit=3)
+
+    asyncio.run(begin())
+    assert stage.here("conversations", "takeover", "trial:app", "p2").exit_code == 0
+    with serving(dashboard_app(stage.load()["app"], loopback=True)) as client:
+        first = api(client, "/conversations?limit=2")
+        within(first["items"], stage.json("conversations", "list", "--limit", "2"))
+        second = api(client, f"/conversations?limit=2&cursor={first['next']}")
+        within(second["items"], stage.json("conversations", "list", "--before", first["next"]))
+        assert [one["id"] for page in (first, second) for one in page["items"]] == [3, 2, 1]
+        assert second["next"] is None
+        for id in (1, 2):
+            within(api(client, f"/conversations/{id}"), stage.json("conversations", "show", str(id)))
+        checks = {one["name"]: one for one in api(client, "/checks")["items"]}
+        told = {one["name"]: one for one in stage.json("doctor", code=1)["checks"]}
+        for name in ("conversations", "running long", "tokens", "overdue jobs"):
+            assert told[name]["level"].lower() == checks[name]["state"]
+            within(checks[name]["found"], told[name]["found"])
+        assert client.post("/api/conversations/2/release", headers={"X-OnCue": "1"}).json()["done"]
+        assert stage.json("conversations", "show", "2")["conversation"]["state"] == "active"

@@ -191,7 +191,7 @@ async def test_a_conversation_whose_window_shut_is_resumed_once_the_person_wrote
             await t.write("start")
             await t.advance(30 * 3600 + 1)
             await view(page, url)
-            await follow(page.get_by_role("link", name="Conversations"))
+            await follow(page.get_by_role("link", name="Conversations", exact=True))
             await follow(page.get_by_role("link", name="Parked"))
             await row(page, "window is shut")
             await follow(page.get_by_role("link", name="#1"))

@@ -123,7 +123,7 @@ async def test_a_conversation_is_found_stopped_and_taken_up_again(chromium: Brow
         async with talk(backend, trial) as t, dashboard(t.app) as url, tab(chromium) as page:
             await t.write("start")
             await view(page, url)
-            await follow(page.get_by_role("link", name="Conversations"))
+            await follow(page.get_by_role("link", name="Conversations", exact=True))
             await follow(page.get_by_role("link", name="#1"))
             await expect(page.locator("main")).to_contain_text(f"Welcome {EVIL}")
             assert await violations(page) == []
@@ -133,3 +133,65 @@ async def test_a_conversation_is_found_stopped_and_taken_up_again(chromium: Brow
                 await expect(page.locator(".lead .badge")).to_contain_text(state)
                 assert (await t.state())[0] == state
             assert await page.evaluate("window.hurt === undefined")
+
+
+async def test_a_person_is_taken_over_and_given_back(chromium: Browser, tmp_path: Path) -> None:
+    with database("sqlite", tmp_path) as backend:
+        async with talk(backend, trial) as t, dashboard(t.app) as url, tab(chromium) as page:
+            await t.write("start")
+            await view(page, url, "conversation/1")
+            main = page.locator("main")
+            for verb, gone in (("Takeover", "Resume"), ("Release", "Release")):
+                await page.get_by_role("button", name=verb).click()
+                await page.locator("dialog").get_by_role("button", name=verb).click()
+                await expect(page.get_by_role("button", name=gone)).to_have_count(0)
+                await expect(main).to_contain_text(
+                    "a human has taken over" if verb == "Takeover" else "waits for an answer"
+                )
+            assert await t.state() == ("active", "english")
+
+
+async def test_conversations_have_a_next_page(chromium: Browser, tmp_path: Path) -> None:
+    with database("sqlite", tmp_path) as backend:
+        async with talk(backend, trial) as t, dashboard(t.app) as url, tab(chromium) as page:
+            for number in range(52):
+                await t.write("start", address=f"16505550{number:03}", drain=False)
+            await t.drain()
+            await view(page, url, "conversations")
+            await expect(page.locator("tbody tr")).to_have_count(50)
+            await follow(page.get_by_role("link", name="Next page"))
+            await expect(page.locator("tbody tr")).to_have_count(2)
+            await follow(page.get_by_role("link", name="#1", exact=True))
+            await expect(page.locator("h1")).to_have_text("Conversation 1")
+
+
+async def broken(chat: Chat) -> None:
+    await chat.ask("english", "How is your English?")
+    raise LookupError("no lesson for that")
+
+
+async def test_a_parked_conversation_is_on_the_overview_and_leads_to_its_traceback(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    with database("sqlite", tmp_path) as backend:
+        async with talk(backend, broken) as t, dashboard(t.app) as url, tab(chromium) as page:
+            await t.write("start")
+            await t.write("good")
+            await t.advance(3600)
+            await view(page, url)
+            await expect(page.locator(".verdict")).to_contain_text("1 conversation is parked")
+            await follow(page.locator(".verdict").get_by_role("link", name="conversations"))
+            await follow(page.get_by_role("link", name="Parked"))
+            await follow(page.get_by_role("link", name="#1"))
+            await expect(page.get_by_role("region", name="Error")).to_contain_text("raise LookupError")
+            assert await violations(page) == []
+
+
+async def test_what_has_completed_is_not_offered_to_be_tried_again(chromium: Browser, tmp_path: Path) -> None:
+    made = shop(tmp_path)
+    async with dashboard(made.app) as url, tab(chromium) as page:
+        await made.app.schedule(made.send.call("letter"))
+        await made.app.drain()
+        await view(page, url, "job/1")
+        await expect(page.locator(".lead .badge")).to_contain_text("completed")
+        await expect(page.get_by_role("main").get_by_role("button")).to_have_count(0)

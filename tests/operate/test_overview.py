@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 from oncue import OnCue
 from oncue.clock import from_us
-from oncue.operate import Operator
+from oncue.operate import Operator, checks
 from oncue.operate.overview import Kept, Look
 from oncue.operate.shape import iso
 from oncue.store.operating import MinuteRow
@@ -90,3 +93,26 @@ async def test_what_takes_long_is_got_in_the_background() -> None:
     assert await kept._asking == 2
     kept._until = float("inf")
     assert await kept.get() == 2
+
+
+async def test_a_file_that_is_locked_is_said_to_take_no_writes(tmp_path: Path) -> None:
+    app = OnCue(f"sqlite:///{tmp_path / 'a.db'}")
+    async with app:
+        assert (await checks.database(app)).level == "ok"
+        with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            found = await checks.database(app)
+            assert found.level == "FAIL"
+            assert "takes no writes: a transaction has locked it" in found.found
+            assert "fuser" in found.remedy
+            other.execute("ROLLBACK")
+        assert (await checks.database(app)).level == "ok"
+
+
+async def test_a_clock_that_was_set_back_is_on_the_overview(operator: Operator, app: OnCue, clock: TestClock) -> None:
+    await app.schedule(app.tasks["note"].call())
+    operator.look.forget()
+    clock.set(from_us(app.clock.now() - 3600 * S))
+    told = next(one for one in (await operator.overview()).health if one.name == "clock")
+    assert told.state == "fail"
+    assert "was set back" in str(told.remedy)

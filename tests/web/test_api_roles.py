@@ -25,6 +25,7 @@ MAY = {
         "POST /tasks/{name}/pause", "POST /tasks/{name}/resume", "POST /schedules/{name}/pause",
         "POST /schedules/{name}/resume", "POST /schedules/{name}/run-now", "POST /conversations/{id}/pause",
         "POST /conversations/{id}/resume", "POST /conversations/{id}/restart", "POST /conversations/{id}/takeover",
+        "POST /conversations/{id}/stop", "POST /conversations/{id}/release",
     },
     "schedule": {"POST /jobs"},
     "cron": set(),

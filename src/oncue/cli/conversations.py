@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 import msgspec
 
-from oncue.cli.common import Commands, as_json, database, fail, load_app, opened, run
+from oncue.cli.common import Commands, as_json, database, fail, load_app, opened, operating, run
 from oncue.cli.common import who as acting
-from oncue.cli.output import moment, plain, show, to_json
-from oncue.store.chats import ChatRow, ChatState, PersonRow
+from oncue.cli.output import clean, moment, on_terminal, plain, record_of, show, to_json
+from oncue.store.chats import ChatState, PersonRow, StepRow
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
     from oncue.conversation.care import People
     from oncue.conversation.operate import Conversations
     from oncue.conversation.standing import Channels, Disabled
+    from oncue.operate.views import TalkLife, TalkSummary
     from oncue.store.chats import Standing
     from oncue.store.steps.chats import Loaded
 
 T = TypeVar("T")
-_TIMES = ("started_at", "changed_at", "ended_at")
 
 chat = click.argument("chat", type=click.IntRange(1))
 application = click.argument("app")
@@ -42,28 +42,41 @@ def conversations() -> None:
 
 @conversations.command("list")
 @click.option("--conversation", metavar="NAME", help="Only of this name.")
-@click.option("--state", type=click.Choice(get_args(ChatState)), help="Only in this state.")
+@click.option("--state", type=click.Choice([*get_args(ChatState), "ended"]), help="Only in this state.")
 @channel
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@click.option("--before", type=click.IntRange(1), metavar="ID", help="Only numbers below this one: the next page.")
 @database
 @as_json
 def list_(
     conversation: str | None,
-    state: ChatState | None,
+    state: str | None,
     channel: str | None,
     limit: int,
+    before: int | None,
     database: str | None,
     as_json: bool,
 ) -> None:
     """List conversations, the newest first."""
 
-    async def work() -> list[ChatRow]:
-        async with opened(database) as app:
-            return await _conversations(app).list(conversation, state, channel=channel, limit=limit)
+    async def work() -> tuple[list[TalkSummary], str | None]:
+        async with operating(database) as operator:
+            found: list[TalkSummary] = []
+            cursor = None if before is None else str(before)
+            while len(found) < limit:
+                page = await operator.talks(
+                    state, conversation, cursor=cursor, limit=limit - len(found), channel=channel
+                )
+                found, cursor = [*found, *page.items], page.next
+                if cursor is None:
+                    break
+            return found, cursor
 
-    records = [_record(row) for row in run(work())]
+    found, more = run(work())
     columns = ("id", "conversation", "channel", "person", "state", "step", "changed_at", "reason")
-    show(records, columns, as_json, empty="no conversations")
+    show([_record(row, as_json) for row in found], columns, as_json, empty="no conversations")
+    if more is not None and on_terminal() and not as_json:
+        click.echo(f"There are more: --before {more}", err=True)
 
 
 @conversations.command("show")
@@ -73,42 +86,40 @@ def list_(
 def show_(chat: int, database: str | None, as_json: bool) -> None:
     """Show a conversation: its state and why, its steps with their answers, and what it waits for."""
 
-    async def work() -> tuple[Loaded, int]:
-        async with opened(database) as app:
-            them = _conversations(app)
-            return await them.show(chat), await them.duplicates(chat)
+    async def work() -> tuple[TalkLife, Loaded, int]:
+        async with operating(database) as operator:
+            them = _conversations(operator.app)
+            return await operator.talk(chat), await them.show(chat), await them.duplicates(chat)
 
-    from oncue.conversation.timeline import waits_of
-
-    loaded, again = run(work())
-    steps = [
-        {
-            "name": step.name,
-            "kind": step.kind,
-            "state": step.state,
-            "value": None if step.value is None or step.state == "open" else msgspec.json.decode(step.value),
-            "waits": waits_of(step) if step.state == "open" else None,
-            "opened_at": moment(step.opened_at),
-            "done_at": moment(step.done_at),
-        }
-        for step in loaded.steps
-    ]
-    record = _record(loaded.chat)
+    life, loaded, again = run(work())
+    steps = [_step(step) for step in loaded.steps]
     if as_json:
-        click.echo(to_json({**record, "duplicates": again, "steps": steps}))
+        click.echo(to_json({**msgspec.to_builtins(life), "duplicates": again, "steps": steps}))
         return
-    for name, value in record.items():
-        if value is not None and name != "error":
+    for name, value in _record(life.conversation, False).items():
+        if value is not None:
             click.echo(f"{name.removesuffix('_at')}\t{plain(value)}")
+    click.echo(f"why\t{plain(life.why)}")
     if loaded.message is not None and loaded.open is not None:
         reason = f": {loaded.message.reason}" if loaded.message.reason else ""
         click.echo(f"its message\t{loaded.message.state}{reason}")
     if again:
         click.echo(f"duplicates\t{again}")
-    if loaded.chat.error:
-        click.echo(loaded.chat.error, err=True)
+    if life.error:
+        click.echo(clean(life.error), err=True)
     shown = [{**step, "value": step["waits"] or step["value"]} for step in steps]
     show(shown, ("name", "kind", "state", "value", "opened_at", "done_at"), False, empty="no step was reached yet")
+
+
+def _step(step: StepRow) -> dict[str, Any]:
+    from oncue.conversation.timeline import waits_of
+
+    return {
+        "name": step.name, "kind": step.kind, "state": step.state,
+        "value": None if step.value is None or step.state == "open" else msgspec.json.decode(step.value),
+        "waits": waits_of(step) if step.state == "open" else None,
+        "opened_at": moment(step.opened_at), "done_at": moment(step.done_at),
+    }  # fmt: skip
 
 
 @conversations.command()
@@ -336,12 +347,10 @@ def _standing(row: Standing) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _record(row: ChatRow) -> dict[str, Any]:
-    record: dict[str, Any] = msgspec.to_builtins(row)
-    record["person"] = f"p{row.person}"
-    for name in _TIMES:
-        record[name] = moment(record[name])
-    return record
+def _record(row: TalkSummary, as_json: bool) -> dict[str, Any]:
+    """Return a conversation as the HTTP API has it; to be read by a person, with ``p17`` as commands take it."""
+    record = record_of(row)
+    return record if as_json else {**record, "person": f"p{row.person}"}
 
 
 def _steer(target: str, action: Callable[[Conversations], Awaitable[T]]) -> T:

@@ -12,10 +12,9 @@ import msgspec
 
 from oncue.app import OnCue
 from oncue.cli.common import as_json, load_app, only_database, postgres_schema, run, unset
-from oncue.cli.examine import long_running, tokens
 from oncue.cli.output import clean, on_terminal, to_json
 from oncue.errors import ConfigError, StoreCorrupt, StoreError, StoreUnavailable
-from oncue.operate import checks
+from oncue.operate import checks, standing
 from oncue.settings import secrets_of
 from oncue.store.views import Check, SchemaView
 
@@ -82,9 +81,9 @@ async def _examine(app: OnCue, *, with_code: bool) -> list[Check]:
         looks: dict[str, _Look] = {
             "store": lambda _: app.store.check(), "wake": _wake, "workers": checks.workers, "sweeper": checks.sweeper,
             "tasks": checks.tasks, "queues": checks.paused, "paused tasks": checks.pauses,
-            "overdue jobs": checks.overdue, "running long": long_running, "discarded": checks.discarded,
-            "tokens": tokens, "clock": checks.clock, "blockers": checks.blockers, "schedules": checks.schedules,
-            "sources": checks.sources,
+            "overdue jobs": checks.overdue, "running long": checks.long_running, "discarded": checks.discarded,
+            "tokens": checks.tokens, "clock": checks.clock, "blockers": checks.blockers, "schedules": checks.schedules,
+            "sources": checks.sources, "conversations": standing.conversations, "channels": standing.channels,
         }  # fmt: skip
         if with_code:
             looks["code"] = checks.code
@@ -156,6 +155,9 @@ async def _written(app: OnCue, heard: asyncio.Event) -> list[Check]:
             "Jobs of other processes start up to a sweep late. Is the database on a network share? Use a local disk."
         )
         return [Check("wake", "FAIL", f"another connection's write was not heard within {_PATIENCE:g} s", remedy)]
+    except StoreError as error:
+        remedy = "Nothing is scheduled, claimed or finished meanwhile. Workers go on by themselves once that is over."
+        return [Check("writing", "FAIL", str(error), remedy)]
     written = Check("writing", "ok", "a change was committed")
     if app.wake.healthy is not None:
         return [written, Check("wake", "warn", app.wake.healthy)]

@@ -14,7 +14,7 @@ from oncue.conversation.people import Named, resolve
 from oncue.conversation.people import person as person_of
 from oncue.conversation.polite import checked_zone
 from oncue.errors import ConfigError, InvalidJob, UnknownJob
-from oncue.store.chats import ChatRow, ChatState, PersonRow, one
+from oncue.store.chats import TAKEN_OVER, ChatRow, ChatState, PersonRow, one
 from oncue.store.operating import AuditRow
 from oncue.store.steps import Steps, run
 from oncue.store.steps import chats as record
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from oncue.conversation.declare import Conversation
 
 T = TypeVar("T")
-TAKEN_OVER = "a human has taken over"
 
 
 async def start(

@@ -5,12 +5,17 @@ Each takes an application whose store is open, changes nothing, and raises a Sto
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+import time
 from collections import Counter
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oncue.clock import SECOND, from_us
 from oncue.store.steps import operate, watch
-from oncue.store.steps.overview import live_counts
+from oncue.store.steps.overview import id_span, live_counts
 from oncue.store.views import Check
 from oncue.why import near, seconds
 
@@ -18,11 +23,14 @@ if TYPE_CHECKING:
     from oncue.app import OnCue
 
 _OVERDUE = 10 * SECOND
+_PATIENCE = 0.5
 _AHEAD = 5 * SECOND
 _UNPLANNED = 90 * SECOND
 _UNSWEPT = 600 * SECOND
 _RECENT = 86_400 * SECOND
-_MOST = 1000
+_LONG = 3_600 * SECOND
+_SOON = 7 * 86_400 * SECOND
+_MOST, _SHOWN = 1000, 3
 _RELEASED = 1_735_689_600 * SECOND  # 2025: no clock that is right shows an earlier time
 
 
@@ -50,6 +58,30 @@ async def workers(app: OnCue) -> Check:
     return Check("workers", "ok", found)
 
 
+async def database(app: OnCue) -> Check:
+    """Tell whether the database answers, and on SQLite whether it takes writes: readers are not held up by a lock."""
+    began = time.monotonic()
+    await app.store.look(id_span)
+    found = f"answered in {(time.monotonic() - began) * 1000:.0f} ms"
+    path = getattr(app.store, "path", None)
+    if path is not None and await asyncio.to_thread(_locked, path):
+        text = f"{found}, but takes no writes: a transaction has locked it for longer than {_PATIENCE:g} s"
+        remedy = f"Commit or end it: an open shell, a copy, a migration. `fuser {path}` tells who has the file open."
+        return Check("database", "FAIL", text, remedy)
+    return Check("database", "ok", found)
+
+
+def _locked(path: Path) -> bool:
+    """Whether no write transaction can begin; none is left behind, and nothing is written."""
+    try:
+        with closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)) as conn:
+            conn.execute("BEGIN IMMEDIATE")
+            conn.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+    return False
+
+
 async def tasks(app: OnCue) -> Check:
     """Name the tasks that jobs wait for and no worker knows: nobody will run these jobs, and nobody tries to."""
     alive = [one for one in await app.jobs.workers() if one.state == "alive"]
@@ -72,7 +104,8 @@ async def paused(app: OnCue) -> Check:
     found = "; ".join(
         f"{queue.name} is paused{_since(queue.paused_at, now)}, {_jobs(queue.due)} of it due" for queue in paused
     )
-    return Check("queues", "warn", found, "Where that was forgotten: oncue queues resume NAME")
+    which = paused[0].name if len(paused) == 1 else "NAME"
+    return Check("queues", "warn", found, f"Where that was forgotten: oncue queues resume {which}")
 
 
 async def discarded(app: OnCue) -> Check:
@@ -106,7 +139,7 @@ async def overdue(app: OnCue) -> Check:
     ]
     shown = [
         f"job {job.id} ({job.task}), due {near(job.scheduled_at, now)}: {await app.jobs.why(job)}"
-        for job in (free or late)[:3]
+        for job in (free or late)[:_SHOWN]
     ]
     number = f"{_jobs(len(late))}{' or more' if len(late) == _MOST else ''}"
     found = f"{number} due and not running; {'; '.join(shown)}"
@@ -114,6 +147,40 @@ async def overdue(app: OnCue) -> Check:
         return Check("overdue jobs", "FAIL", found, "Is a worker for their queue alive, with enough --concurrency?")
     remedy = "Should that hold them? `oncue jobs show ID` has more, of them and of what holds them."
     return Check("overdue jobs", "warn", found, remedy)
+
+
+async def long_running(app: OnCue) -> Check:
+    """Name jobs that run for more than an hour: a handler that hangs holds its group, its key and its place."""
+    now = app.clock.now()
+    running = await app.jobs.list(state=["running"], limit=_MOST)
+    long = sorted(
+        (job for job in running if job.started_at is not None and job.started_at < now - _LONG),
+        key=lambda job: job.started_at or 0,
+    )
+    if not long:
+        return Check("running long", "ok", "no job runs for more than an hour")
+    names = {one.id: one.name for one in await app.jobs.workers()}
+    texts = [
+        f"job {job.id} ({job.task}) runs for {seconds(now - (job.started_at or now))}, on worker "
+        f"{names.get(job.worker or 0, job.worker)}"
+        for job in long[:_SHOWN]
+    ]
+    more = f", and {len(long) - _SHOWN} more" if len(long) > _SHOWN else ""
+    remedy = "Does it hang? `oncue jobs cancel ID` asks it to stop. Give its task a timeout."
+    return Check("running long", "warn", "; ".join(texts) + more, remedy)
+
+
+async def tokens(app: OnCue) -> Check:
+    """Name tokens that have ended, or will within a week: who uses them is refused from then on."""
+    now = app.clock.now()
+    rows = [row for row in await app.store.look(operate.tokens) if row.revoked_at is None]
+    ends = [(row.expires_at, row.name) for row in rows if row.expires_at is not None]
+    if soon := sorted((at, name) for at, name in ends if now - _SOON < at < now + _SOON):
+        found = "; ".join(f"{name} {'ended' if at <= now else 'ends'} {near(at, now)}" for at, name in soon)
+        remedy = "Make another where it is still needed: oncue tokens create NAME --role ROLE"
+        return Check("tokens", "warn", found, remedy)
+    good = sum(row.good(now) for row in rows)
+    return Check("tokens", "ok", f"{good} of the HTTP API {'is' if good == 1 else 'are'} good")
 
 
 async def clock(app: OnCue) -> Check:
@@ -221,7 +288,8 @@ async def pauses(app: OnCue) -> Check:
     if not found:
         return Check("paused tasks", "ok", "none is paused")
     text = "; ".join(f"{row.name} is paused{_since(row.paused_at, now)} by {row.who}" for row in found)
-    return Check("paused tasks", "warn", text, "Where that was forgotten: oncue tasks resume NAME")
+    which = found[0].name if len(found) == 1 else "NAME"
+    return Check("paused tasks", "warn", text, f"Where that was forgotten: oncue tasks resume {which}")
 
 
 async def sweeper(app: OnCue) -> Check:

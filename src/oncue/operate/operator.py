@@ -139,17 +139,20 @@ class Operator:
         person: int | None = None,
         cursor: str | None = None,
         limit: int = 50,
+        channel: str | None = None,
     ) -> TalkPage:
         """Return a page of conversations, the newest first."""
-        return await self._talks.page(state, conversation, person, cursor, limit)
+        return await self._talks.page(state, conversation, person, cursor, limit, channel)
 
     async def talk(self, id: int) -> TalkLife:
         """Return a conversation and its timeline. Raises UnknownJob."""
         return await self._talks.life(id)
 
     async def steer_talk(self, action: TalkAction, id: int) -> Done:
-        """Pause, resume, restart a conversation, or have a human take over. Raises UnknownJob or InvalidJob."""
-        return await self._talks.act(action, id)
+        """Do it to a conversation, or to its person. Raises UnknownJob, InvalidJob or ConfigError (no such channel)."""
+        done = await self._talks.act(action, id)
+        self.look.forget()
+        return done
 
 
 def _entry(row: AuditRow) -> AuditEntry:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from oncue.clock import SECOND
 from oncue.errors import StoreError
 from oncue.metrics import merged
-from oncue.operate import checks
+from oncue.operate import checks, standing
 from oncue.operate.find import LATE
 from oncue.operate.shape import iso
 from oncue.operate.views import Coming, Counts, Health, Lateness, Overview, Past
@@ -164,24 +164,19 @@ class Look:
         return found
 
 
-async def _database(app: OnCue) -> Check:
-    began = time.monotonic()
-    await app.store.look(overview.id_span)
-    return Check("database", "ok", f"answered in {(time.monotonic() - began) * 1000:.0f} ms")
-
-
 async def _store(app: OnCue) -> Sequence[Check]:
     return await app.store.check()
 
 
 _Look = Callable[["OnCue"], Awaitable["Check | Sequence[Check]"]]
 _CHEAP: dict[str, _Look] = {
-    "workers": checks.workers, "wake": checks.wake, "sweeper": checks.sweeper, "database": _database,
+    "workers": checks.workers, "wake": checks.wake, "sweeper": checks.sweeper, "database": checks.database,
     "queues": checks.paused, "paused tasks": checks.pauses, "schedules": checks.schedules, "sources": checks.sources,
+    "clock": checks.clock, "conversations": standing.conversations, "channels": standing.channels,
 }  # fmt: skip
 _REST: dict[str, _Look] = {
     "store": _store, "tasks": checks.tasks, "overdue jobs": checks.overdue, "discarded": checks.discarded,
-    "clock": checks.clock, "blockers": checks.blockers, "code": checks.code,
+    "running long": checks.long_running, "tokens": checks.tokens, "blockers": checks.blockers, "code": checks.code,
 }  # fmt: skip
 
 

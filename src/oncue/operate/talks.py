@@ -1,25 +1,30 @@
-"""Conversations with people, as an operator sees and steers them; only where the application has channels."""
+"""Conversations with people, as an operator sees and steers them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from oncue.clock import SECOND
 from oncue.conversation.operate import Conversations
-from oncue.conversation.timeline import timeline
+from oncue.conversation.settle import INTAKE_GAP
+from oncue.conversation.timeline import timeline, waits_of
 from oncue.errors import UnknownJob
 from oncue.operate.find import cursor_of
 from oncue.operate.shape import iso, maybe_iso
 from oncue.operate.views import Done, Said, TalkLife, TalkPage, TalkSummary
-from oncue.store.chats import LIVE, ChatRow, PersonRow
+from oncue.store.chats import LIVE, ChatRow, MessageRow, PersonRow, StepRow
 from oncue.store.steps import Steps, chats, files
 from oncue.store.steps.chats import Loaded
+from oncue.why import near, seconds
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
 
-TalkAction = Literal["pause", "resume", "restart", "takeover"]
+TalkAction = Literal["pause", "resume", "restart", "stop", "takeover", "release"]
 _ENDED = ("done", "stopped")
 _LOOKED_AT = 1_000
+_LANE = 100
+_NAMES = {"question": "question", "say": "message"}
 
 
 class Talks:
@@ -30,16 +35,22 @@ class Talks:
         self._talks = Conversations(app, who)
 
     async def page(
-        self, state: str | None, conversation: str | None, person: int | None, cursor: str | None, limit: int
+        self,
+        state: str | None,
+        conversation: str | None,
+        person: int | None,
+        cursor: str | None,
+        limit: int,
+        channel: str | None = None,
     ) -> TalkPage:
         """Return conversations, the newest first. ``state``: one, or ``ended``."""
-        if not self._app.channels:
-            return TalkPage([], None)
         wanted: Any = None if state == "ended" else state
         # One more than is shown: whether there are others. Of those that have ended, a bounded number is looked at.
         count = _LOOKED_AT if state == "ended" else limit + 1
         before = cursor_of(cursor)
-        looked = await self._talks.list(conversation, wanted, person=person, limit=count, before=before)
+        looked = await self._talks.list(
+            conversation, wanted, person=person, channel=channel, limit=count, before=before
+        )
         found = [row for row in looked if state != "ended" or row.state in _ENDED]
         rows = found[:limit]
         last = rows[-1] if len(found) > limit else looked[-1] if len(looked) == count else None
@@ -66,13 +77,61 @@ class Talks:
 
     async def life(self, id: int) -> TalkLife:
         """Return a conversation and all that was said and done in it. Raises UnknownJob."""
-        if not self._app.channels:
-            raise UnknownJob(f"There is no conversation {id}: this application has no channel.")
         loaded = await self._talks.show(id)
         file = await self._app.store.look(lambda: files.file_of(loaded.person.id))
         entries = [] if file is None else timeline(file, redact=self._redact)
         said = [Said(iso(one.at), one.who, one.kind, one.text) for one in entries if one.chat in (None, id)]
-        return TalkLife(self._summary(loaded.chat, loaded.person), _why(loaded), said)
+        error = None if self._redact else loaded.chat.error
+        human = maybe_iso(loaded.person.human_since)
+        return TalkLife(self._summary(loaded.chat, loaded.person), await self.why(loaded), human, error, said)
+
+    async def why(self, loaded: Loaded) -> str:
+        """Return in words what a conversation waits for, since when, and what would help."""
+        chat, person, now = loaded.chat, loaded.person, self._app.clock.now()
+        if chat.state not in LIVE:
+            return chat.reason or f"it is {chat.state}"
+        if person.human_since is not None:
+            return f"a human has taken over since {near(person.human_since, now)}: releasing the person lets it go on"
+        if chat.state != "active":
+            reason = f": {chat.reason}" if chat.reason else ""
+            return f"it is {chat.state} since {near(chat.changed_at, now)}{reason}; resuming it lets it go on"
+        step, told = loaded.open, "it goes on by itself"
+        if step is not None:
+            message = loaded.message
+            does = f"it {waits_of(step)}" if message is None else await self._of_message(step, message, now)
+            told = f"at {step.name}, {does}"
+        return told + await self._late(chat)
+
+    async def _of_message(self, step: StepRow, message: MessageRow, now: int) -> str:
+        name = _NAMES.get(message.kind, message.kind)
+        if message.state == "accepted":
+            return f"its {name} was sent {near(message.settled_at or message.due, now)}; it {waits_of(step)}"
+        if message.state == "unknown" and message.settled_at is None:
+            return await self._unknown(name, message, now)
+        reason = f": {message.reason}" if message.reason else ""
+        if message.state == "queued" and message.due > now:
+            return f"its {name} goes out {near(message.due, now)}"
+        if message.state == "queued":
+            return f"its {name}, due {near(message.due, now)}, is not sent yet{reason}"
+        return f"its {name} is {message.state}{reason}"
+
+    async def _unknown(self, name: str, message: MessageRow, now: int) -> str:
+        rows = await self._app.store.look(chats.channels_now)
+        seen = next((row.seen_at for row in rows if row.name == message.channel), None)
+        text = f"nobody knows since {near(message.unknown_at or now, now)} whether its {name} was sent"
+        if seen is None or seen < now - INTAKE_GAP:
+            when = "has never run" if seen is None else f"was not seen for {seconds(now - seen)}"
+            return f"{text}, and the intake of updates, which would tell, {when}: is what serves the webhook alive?"
+        return f"{text}; later ones to this person wait for a status, an answer, or the resend rule"
+
+    async def _late(self, chat: ChatRow) -> str:
+        """Say which job about the person is late, and why: what they wrote, or what is to be sent, waits for it."""
+        before = self._app.clock.now() - SECOND
+        lane = await self._app.jobs.list(state=["scheduled"], group=f"{chat.channel}:{chat.person}", limit=_LANE)
+        if not (late := [job for job in lane if job.scheduled_at < before]):
+            return ""
+        first = min(late, key=lambda job: (job.scheduled_at, job.id))
+        return f"; job {first.id} ({first.task}) is late: {await self._app.jobs.why(first)}"
 
     async def act(self, action: TalkAction, id: int) -> Done:
         """Steer a conversation. Raises UnknownJob, or InvalidJob where it does not apply to its state."""
@@ -86,20 +145,16 @@ class Talks:
             text = f"Conversation {id} goes on."
         elif action == "restart":
             text = f"Conversation {id} has ended; {await self._talks.restart(id)} begins anew with the same person."
+        elif action == "stop":
+            await self._talks.stop(id, f"stopped by {self._who}")
+            text = f"Conversation {id} has ended."
         else:
-            person = (await self._talks.show(id)).person.id
-            await self._talks.takeover(person)
-            text = f"A human looks after person {person}; nothing is sent but notes."
+            text = await self._care((await self._talks.show(id)).person.id, human=action == "takeover")
         return Done(True, text)
 
-
-def _why(loaded: Loaded) -> str:
-    chat = loaded.chat
-    if chat.state not in LIVE:
-        return chat.reason or f"it is {chat.state}"
-    if chat.state != "active":
-        return f"it is {chat.state}" + (f": {chat.reason}" if chat.reason else "")
-    step = loaded.open
-    return (
-        "it goes on by itself" if step is None else f"it waits at {step.name} ({step.kind}) since {iso(step.opened_at)}"
-    )
+    async def _care(self, person: int, *, human: bool) -> str:
+        if human:
+            await self._talks.takeover(person)
+            return f"A human looks after person {person}; nothing is sent but notes, until they are released."
+        await self._talks.release(person)
+        return f"Person {person} is given back: their conversation goes on."

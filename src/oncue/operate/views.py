@@ -334,10 +334,13 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class TalkLife(msgspec.Struct, frozen=True):
-    """A conversation, what it waits for, and what was said and done."""
+    """A conversation, what it waits for, and what was said and done. ``human_since``: since when a human has taken over
+    its person; ``error``: the traceback for which it is parked."""
 
     conversation: TalkSummary
     why: str
+    human_since: Time | None
+    error: str | None
     timeline: list[Said]
 
 

@@ -13,6 +13,8 @@ ChatState = Literal["active", "paused", "parked", "done", "stopped"]
 MessageKind = Literal["question", "say", "reminder", "hint", "note"]
 MessageState = Literal["queued", "sending", "accepted", "rejected", "unknown", "skipped"]
 GIVEN_UP = "given up: unknown a second time"
+TAKEN_OVER = "a human has taken over"
+"""Why a conversation is paused whose person is looked after by a human."""
 LIVE = ("active", "paused", "parked")
 
 
@@ -32,10 +34,12 @@ class ChannelRow(msgspec.Struct):
 
 class Standing(ChannelRow, kw_only=True):
     """How a channel stands. ``paused_at``: since when its queue of sends is paused; ``unknown``: messages that may have
-    been sent, and wait to be settled; ``duplicates``: messages that went out more than once."""
+    been sent, and wait to be settled; ``duplicates``: messages that went out more than once. ``unknown_since`` and
+    ``duplicates`` only where they were asked for."""
 
     paused_at: int | None = None
     unknown: int = 0
+    unknown_since: int | None = None
     duplicates: int = 0
 
 
@@ -74,6 +78,18 @@ class ChatRow(msgspec.Struct):
     reason: str | None = None
     error: str | None = None
     ended_at: int | None = None
+
+
+class StandingStill(msgspec.Struct, frozen=True):
+    """Conversations that are paused or parked: how many, since when the first, and the last of them."""
+
+    state: ChatState
+    number: int
+    first: int
+    last: int
+    conversation: str
+    step: str | None = None
+    reason: str | None = None
 
 
 class StepRow(msgspec.Struct):

@@ -6,7 +6,18 @@ from collections.abc import Sequence
 
 import msgspec
 
-from oncue.store.chats import ChatRow, ChatState, InboundRow, MessageRow, PersonRow, Standing, StepRow, many, one
+from oncue.store.chats import (
+    ChatRow,
+    ChatState,
+    InboundRow,
+    MessageRow,
+    PersonRow,
+    Standing,
+    StandingStill,
+    StepRow,
+    many,
+    one,
+)
 from oncue.store.steps import Steps, ask, fetch, run
 
 _EVER = (1 << 63) - 1
@@ -101,6 +112,16 @@ def listed(
     """Return conversations below an id, the newest first, that match all that is given."""
     values = {"conversation": conversation, "state": state, "person": person, "channel": channel}
     return (yield from many(ChatRow, "list_chats", count=count, before=_EVER if before is None else before, **values))
+
+
+def standing_still() -> Steps[list[StandingStill]]:
+    """Return what there is of paused and of parked conversations."""
+    return (yield from many(StandingStill, "chats_standing_still"))
+
+
+def channels_now() -> Steps[list[Standing]]:
+    """Return how the channels stand, as ``channels`` does, but for their duplicates: quick however many messages."""
+    return (yield from many(Standing, "channels_now"))
 
 
 def counts() -> Steps[dict[str, dict[str, int]]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from oncue.errors import InvalidJob
+from oncue.errors import ConfigError, InvalidJob, UnknownJob
 from oncue.operate import Filter, Operator
 from oncue.operate.actions import Action
 from oncue.operate.jobs import known_id
@@ -92,7 +92,14 @@ async def _run_schedule(operator: Operator, asked: Asked) -> Done:
 
 def _talk(action: TalkAction) -> Handler:
     async def act(operator: Operator, asked: Asked) -> Done:
-        return await operator.steer_talk(action, known_id(asked.path["id"]))
+        id = known_id(asked.path["id"])
+        if not operator.app.channels:
+            raise UnknownJob(f"There is no conversation {id}: this application has no channel.")
+        try:
+            return await operator.steer_talk(action, id)
+        except ConfigError as error:
+            # Another application of this database declares its channel.
+            raise InvalidJob(str(error)) from error
 
     return act
 
@@ -125,5 +132,7 @@ ACTS = (
     _act("/conversations/{id}/pause", "pauseConversation", "Send nothing more for now.", _talk("pause")),
     _act("/conversations/{id}/resume", "resumeConversation", "Go on where it stopped.", _talk("resume")),
     _act("/conversations/{id}/restart", "restartConversation", "End it and begin anew.", _talk("restart")),
+    _act("/conversations/{id}/stop", "stopConversation", "End it for good.", _talk("stop")),
     _act("/conversations/{id}/takeover", "takeOver", "Have a human look after the person.", _talk("takeover")),
+    _act("/conversations/{id}/release", "release", "Give the person back to the conversation.", _talk("release")),
 )  # fmt: skip

@@ -50,7 +50,7 @@ class AuditQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TalksQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which conversations."""
+    """Which conversations, and which page of them. ``ended``: both that are done and that were stopped."""
 
     state: Literal["active", "paused", "parked", "done", "stopped", "ended"] | None = None
     conversation: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
@@ -152,13 +152,18 @@ async def _audit(operator: Operator, asked: Asked) -> AuditPage:
 
 
 async def _talks(operator: Operator, asked: Asked) -> TalkPage:
-    if not operator.app.channels:
-        raise UnknownJob("This application has no conversations.")
+    _has_talks(operator)
     query: TalksQuery = asked.query
     return await operator.talks(query.state, query.conversation, query.person, query.cursor, query.limit)
 
 
+def _has_talks(operator: Operator) -> None:
+    if not operator.app.channels:
+        raise UnknownJob("This application has no conversations.")
+
+
 async def _talk(operator: Operator, asked: Asked) -> TalkLife:
+    _has_talks(operator)
     return await operator.talk(known_id(asked.path["id"]))
 
 

@@ -154,3 +154,27 @@ SELECT count(*) FROM (
   WHERE m.chat = :chat AND coalesce((SELECT max(CASE f.status WHEN 'failed' THEN 1 WHEN 'delivered' THEN 2 WHEN 'read' THEN 2 ELSE 0 END)
     FROM oncue_status AS f WHERE f.channel = s.channel AND f.external_id = s.external_id), 0) <> 1
   GROUP BY s.message HAVING count(*) > 1) AS d;
+
+-- name: chats_standing_still
+SELECT json_group_array(json_object(
+  'state', n.state, 'number', n.number, 'first', n.first, 'last', c.id, 'conversation', c.conversation, 'step', c.step,
+  'reason', c.reason))
+FROM (
+  SELECT state, count(*) AS number, min(changed_at) AS first FROM oncue_chat WHERE state IN ('paused', 'parked')
+  GROUP BY state) AS n
+JOIN oncue_chat AS c ON c.id = (
+  SELECT id FROM oncue_chat WHERE state = n.state ORDER BY changed_at DESC, id DESC LIMIT 1);
+
+-- name: channels_now
+-- As list_channels, without what takes long to count.
+SELECT json_group_array(json_object(
+  'name', c.name, 'stopped', c.stopped, 'stopped_at', c.stopped_at, 'wait_until', c.wait_until,
+  'refusals', c.refusals, 'heard_at', c.heard_at, 'up_since', c.up_since, 'seen_at', c.seen_at,
+  'disabled', c.disabled,
+  'paused_at', (SELECT q.paused_at FROM oncue_queue AS q WHERE q.name = c.name || '.send' AND q.paused = 1),
+  'unknown', coalesce(m.number, 0), 'unknown_since', m.first))
+FROM (SELECT * FROM oncue_channel ORDER BY name) AS c
+LEFT JOIN (
+  SELECT channel, count(*) AS number, min(unknown_at) AS first FROM oncue_message
+  WHERE state IN ('queued', 'sending', 'unknown') AND state = 'unknown' AND settled_at IS NULL
+  GROUP BY channel) AS m ON m.channel = c.name;

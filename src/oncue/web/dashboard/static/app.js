@@ -37,7 +37,7 @@ function paint() {
 		data ? h("div", {key: location.hash}, view.draw(data, ctx)) : !error && h("p.dim", "Loading…"));
 }
 
-// What a person should know who looks elsewhere: in the tab's name and light, and said by a screen reader.
+// For who looks elsewhere: in the tab's name and light, and said by a screen reader.
 function tell() {
 	const {late, discarded} = latest.counts, text = `${count(late, "job")} late, ${num(discarded)} discarded.`;
 	const icon = `data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 2 2'><circle cx='1' cy='1' r='.9' fill='${LIGHTS[overview.worst(latest)]}'/></svg>`;
@@ -76,7 +76,7 @@ async function load() {
 	else mine.timer = setTimeout(stale, mine.error ? RELOAD_MS : IDLE_MS);
 }
 
-// Something changed: the view is loaded anew soon, and however much changes, not more often than every 2 s.
+// Something changed: the view is loaded anew soon, but not more often than every 2 s.
 function stale() {
 	const {view, data, ctx, loaded = 0, soon} = shown;
 	if (soon || (data && view.still?.(data, ctx))) return;
@@ -101,7 +101,7 @@ function go() {
 
 function hear(name, data) {
 	if (name === "reset") {
-		say("Some changes were missed while the connection was away. All was loaded anew.");
+		say("Some changes were missed. All was loaded anew.");
 		load();
 	} else if (name === "overview") {
 		news(data);

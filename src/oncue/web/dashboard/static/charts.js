@@ -1,4 +1,4 @@
-// Small charts as SVG, each with what it shows in words and as a table; under the pointer, the figures of one bin.
+// Small charts as SVG, in words and as a table; under the pointer, the figures of one bin.
 import {h} from "./dom.js";
 import {table} from "./parts.js";
 import {minute, num, span} from "./words.js";

@@ -1,11 +1,11 @@
-// Draws trees of plain values into the page, and changes only what differs: focus, scrolling and what was typed stay.
+// Draws trees of plain values, and changes only what differs: focus, scrolling and what was typed stay.
 // Text goes in as text nodes alone: nothing that comes from a job can become an element.
 const PROPERTIES = ["value", "checked"];
 
 export const at = id => document.getElementById(id);
 const flat = kids => kids.flat(9).filter(kid => kid != null && kid !== false && kid !== "").map(kid => kid.tag ? kid : String(kid));
 
-// h("p.lead", {id: "x"}, "text", [more]): an element with its classes, its properties if any, and what is in it.
+// h("p.lead", {id: "x"}, "text", [more]): an element, its classes, properties if any, and content.
 export function h(name, ...kids) {
 	const [tag, ...looks] = name.split("."), props = kids[0]?.constructor === Object && !kids[0].tag ? kids.shift() : {};
 	return {tag, props: looks[0] ? {...props, class: looks.join(" ")} : props, kids: flat(kids)};

@@ -1,6 +1,7 @@
-// What makes jobs and what runs them: schedules, queues, tasks, workers, sources, conversations; and who did what.
+// What makes jobs, what runs them, conversations, and who did what.
 import {h} from "./dom.js";
 import * as p from "./parts.js";
+import {code} from "./jobs.js";
 import {health} from "./overview.js";
 import {ago, moment, num, title, when} from "./words.js";
 
@@ -25,7 +26,7 @@ export const queues = {
 };
 
 export const blockers = list("Blockers", ({items}) => [
-	h("p.lead", "What jobs wait behind: a busy group, a started key, or a limit on how many run at once."),
+	h("p.lead", "A busy group, a started key, or a limit on how many run at once."),
 	p.table("Blockers", [
 		["Behind", "name", "", bold], ["Waiting", "waiting", "n", num], ["Held by", "job", "n", p.job], "why", ["Since", "since", "one", when],
 	], items, "Nothing waits behind anything."),
@@ -76,11 +77,14 @@ export const schedule = {
 	],
 };
 
+// What can be done in which states (human: taken over), and what follows.
 const TALKS = {
-	pause: ["active", "Nothing is sent until it is resumed. What the person writes is kept."],
-	resume: ["paused parked", "It goes on where it stopped. What failed is tried anew."],
-	takeover: ["active paused parked", "A human looks after this person. OnCue sends nothing more."],
-	restart: ["", "It ends, and begins anew with the same person.", "danger"],
+	resume: ["paused parked", "It goes on. What failed is tried anew."],
+	release: ["human", "It goes on by itself."],
+	pause: ["active", "Nothing is sent. What the person writes is kept."],
+	takeover: ["active paused parked", "A human looks after this person. OnCue sends nothing until they are released."],
+	restart: ["", "It ends, and begins anew.", "danger"],
+	stop: ["active paused parked human", "It ends for good.", "danger"],
 };
 
 export const conversations = list("Conversations", ({items, next}, ctx) => [
@@ -95,10 +99,11 @@ export const conversations = list("Conversations", ({items, next}, ctx) => [
 export const conversation = {
 	title: ({id}) => `Conversation ${id}`,
 	load: ctx => ctx.get(`conversations/${ctx.id}`),
-	draw: ({conversation: row, timeline, why}, ctx) => [
+	draw: ({conversation: row, timeline, why, human_since: human, error}, ctx) => [
 		h("p.lead", p.badge(row.state), " ", bold(row.conversation), ` with ${row.person_name ?? row.person} on ${row.channel}: ${why}`),
-		p.acts(Object.entries(TALKS).map(([action, [states, text, look]]) => (!states || states.includes(row.state))
+		p.acts(Object.entries(TALKS).map(([action, [states, text, look]]) => (!states || states.includes(human ? "human" : row.state))
 			&& p.changing(ctx, path("conversation", row.id), action, `conversation ${row.id}`, text, look))),
+		code("Error", error),
 		p.card("What was said and done", "", p.life(timeline.map(({at, who, text}) => ({at, what: who, text})))),
 	],
 };

@@ -1,4 +1,4 @@
-// Jobs by filter, page by page; one job's whole life; and what can be done to one, to a few, or to all that match.
+// Jobs by filter; one job's whole life; and what can be done to one, to a few, or to all that match.
 import {h} from "./dom.js";
 import * as p from "./parts.js";
 import {both, count, fromField, moment, num, span, title, toField, when} from "./words.js";
@@ -11,7 +11,7 @@ const since = (from, to) => from && to && span(Math.max(0, Date.parse(to) - Date
 const lines = text => text.trim().split("\n");
 
 // What can be done to a job in this state; to many, whatever they are.
-const FITS = {retry: "completed discarded cancelled", cancel: "scheduled running"};
+const FITS = {retry: "discarded cancelled", cancel: "scheduled running"};
 const actions = (run, state = "") => Object.entries(p.ACTIONS).map(([action, [verb, , look]]) =>
 	(FITS[action] ?? "scheduled").includes(state) && p.button(verb, () => run(action), look, {key: action}));
 
@@ -69,7 +69,7 @@ export const list = {
 		ctx.tasks ??= await ctx.get("tasks").then(({items}) => items.map(({name}) => name), () => []);
 		return {...await ctx.get("jobs", {limit: 50, ...ctx.params}), tasks: ctx.tasks, picked: ctx.picked ??= new Set(), missed: 0};
 	},
-	// Rows stay where they are while somebody chooses among them, reads a further page, or searches.
+	// Rows stay while somebody chooses among them, reads a further page, or searches.
 	still: (data, {params}) => data.picked.size > 0 || params.cursor || params.text,
 	hear(event, data) {
 		const row = data.items.find(({id}) => id === event.id);
@@ -88,7 +88,7 @@ export const list = {
 	],
 };
 
-const code = (name, value) => value != null && JSON.stringify(value) !== "{}" && p.card(name, "",
+export const code = (name, value) => value != null && JSON.stringify(value) !== "{}" && p.card(name, "",
 	p.scroll(name, h("pre", typeof value === "string" ? value : JSON.stringify(value, null, 2))));
 
 export const one = {

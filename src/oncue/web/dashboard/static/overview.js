@@ -4,15 +4,16 @@ import {h} from "./dom.js";
 import {STATES, badge, card, facts, href, link} from "./parts.js";
 import {count, num, short, span, title} from "./words.js";
 
-// Where a person goes from a check that is not green.
+// Where a check leads, by its first word.
 const PLACES = {
-	discarded: "jobs?state=discarded", "overdue jobs": "jobs?state=late", workers: "workers", queues: "queues", tasks: "queues",
-	blockers: "blockers", sources: "sources", schedules: "schedules",
+	discarded: "jobs?state=discarded", overdue: "jobs?state=late", running: "jobs?state=running", workers: "workers", queues: "queues",
+	tasks: "queues", paused: "queues", blockers: "blockers", source: "sources", schedules: "schedules",
+	conversations: "conversations", channel: "conversations",
 };
+const place = (name, to = PLACES[name.split(" ")[0]]) => to ? h("a", {href: `#/${to}`}, name) : name;
 
 export const health = (checks, full = true) => h("ul.health", checks.map(({name, state, found, remedy}) => h("li", {key: name},
-	badge(state), h("div", h("b", PLACES[name] ? h("a", {href: `#/${PLACES[name]}`}, name) : name), ` ${found}`,
-		full && state !== "ok" && remedy && h("p.remedy", remedy)))));
+	badge(state), h("div", h("b", place(name)), ` ${found}`, full && state !== "ok" && remedy && h("p.remedy", remedy)))));
 
 const sum = (bins, name) => bins.reduce((total, bin) => total + bin[name], 0);
 const lost = past => sum(past, "discarded");
@@ -30,7 +31,6 @@ function verdict(data) {
 			bad.length > 0 && `${count(bad.length, "check needs you", "checks need you")}.`),
 		bad.length > 0 && health(bad));
 }
-
 
 const charts = ({coming, past}) => [
 	card("Coming due", "third", chart("coming", {

@@ -53,7 +53,7 @@ export function say(text, look = "good") {
 	if (text && look === "good") fading = setTimeout(say, 12_000);
 }
 
-// A question in a dialog. Answers what was filled in, or null where the person thought better of it.
+// A question in a dialog. Answers what was filled in, or null.
 export const ask = (title, text, yes, look, fields = []) => new Promise(done => {
 	const dialog = at("ask");
 	const end = answer => {dialog.onclose = null; dialog.close(); draw(dialog); done(answer);};
@@ -80,8 +80,7 @@ export const ACTIONS = {
 
 const attempt = work => work().catch(error => say(error.message, "bad"));
 
-// What to do to some jobs: a list of ids, or all that match a filter. Always with a count and a question first.
-// Answers whether it was done.
+// What to do to these ids, or to all that match a filter, after a question with the count. Answers whether it was done.
 export const act = (action, about, {ids, filter}) => attempt(async () => {
 	const [verb, text, look, fields] = ACTIONS[action];
 	const counted = ids ? {count: ids.length} : await api("jobs/many", {action, filter}), jobs = count(counted.count, "job");
@@ -107,7 +106,7 @@ async function each(action, ids, when) {
 	return {refused, text: ids[1] || !text ? `${count(ids.length - refused.length, "job")} done, ${refused.length} refused.` : text};
 }
 
-// A button for one action on a queue, a task, a schedule or a conversation.
+// A button for one action on a queue, task, schedule or conversation.
 export function changing(ctx, path, action, name, text, look) {
 	const verb = title(action), label = `${verb}: ${name}`;
 	const run = () => attempt(async () => {

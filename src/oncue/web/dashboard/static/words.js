@@ -1,4 +1,4 @@
-// Numbers, spans and times as a person would say them. Times are shown in the browser's zone, by the server's clock.
+// Numbers, spans and times in words. Times are in the browser's zone, by the server's clock.
 import {h} from "./dom.js";
 
 let shift = 0; // the server's clock minus this one, in ms
