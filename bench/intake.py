@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -204,4 +205,5 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: stopped"))  # so that every process is ended
     raise SystemExit(main())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -31,19 +32,21 @@ WAYS = {
     "recorded": "a worker as it is",
     "watched": "the same, beside `oncue serve` with an open page",
 }
+_PAGES = {"client": "a client that reads what it reads, as often", "chromium": "Chromium"}
 _APP = {"unrecorded": "bench.unrecorded:app"}
 _WATCHED = "bench.peers.oncue_peer:app"
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of everything; ``page``: chromium or client."""
+    """How much of everything, and who has the page open meanwhile: chromium or client."""
 
     jobs: int
     runs: int
     idle_s: float
     settle_s: float
-    page: str
+    drain_page: str
+    idle_page: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="drains of each kind, in turns")
     parser.add_argument("--idle", type=float, default=120.0, help="seconds to idle")
     parser.add_argument("--settle", type=float, default=10.0, help="seconds before that")
-    parser.add_argument("--page", choices=["chromium", "client"], default=_page(), help="who has the page open")
+    parser.add_argument("--page", choices=list(_PAGES), help=f"who has it open (default: client; idle: {_browser()})")
     parser.add_argument("--out", type=Path, default=tools.BENCH / "results", help="folder for the result")
     options = parser.parse_args()
-    sizes = Sizes(options.jobs, options.runs, options.idle, options.settle, options.page)
+    pages = (options.page or "client", options.page or _browser())
+    sizes = Sizes(options.jobs, options.runs, options.idle, options.settle, *pages)
     machine = tools.machine()
-    found = {"machine": machine, "store": options.store, "page": options.page, **measure(options.store, sizes)}
+    found = {"machine": machine, "store": options.store, "pages": pages, **measure(options.store, sizes)}
     text = markdown(found)
     options.out.mkdir(parents=True, exist_ok=True)
     result = options.out / f"operator-{options.store}"
@@ -76,7 +80,7 @@ def main() -> None:
     print(text)
 
 
-def _page() -> str:
+def _browser() -> str:
     return "chromium" if any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))) else "client"
 
 
@@ -135,7 +139,7 @@ def _drain(bench: Bench, way: str, sizes: Sizes) -> Figures:
     jobs = sizes.jobs
     bench.fresh()
     with ExitStack() as stack:
-        watch = stack.enter_context(_watching(bench, sizes.page)) if way == "watched" else None
+        watch = stack.enter_context(_watching(bench, sizes.drain_page)) if way == "watched" else None
         bench.ask("enqueue_many", count=jobs, delay=0, kind="noop")
         serve_before = watch.serve.cpu_seconds() if watch else 0.0
         worker = _worker(bench, way, jobs)
@@ -174,7 +178,7 @@ def _idle(bench: Bench, sizes: Sizes) -> Figures:
     bench.ask("enqueue_many", count=100, delay=86_400, kind="noop")
     worker = _worker(bench, "watched", 100)
     try:
-        with _watching(bench, sizes.page) as watch:
+        with _watching(bench, sizes.idle_page) as watch:
             programs = {"worker": worker, "serve": watch.serve}
             time.sleep(sizes.settle_s)
             before, server = {name: one.cpu_seconds() for name, one in programs.items()}, bench.server_cpu()
@@ -194,8 +198,8 @@ def markdown(found: dict[str, Any]) -> str:
     """The tables: medians, and OnCue against its aims."""
     lines = [f"# What the operator's view costs a worker, on {found['store']}", ""]
     lines += [f"- {name}: {value}" for name, value in found["machine"].items()]
-    who = "Chromium" if found["page"] == "chromium" else "a client that reads what it reads, as often"
-    lines += [f"- the page is the list of jobs, open in {who}"]
+    drain, idle = (_PAGES[page] for page in found["pages"])
+    lines += [f"- the page is the list of jobs, open in {drain} (drain) and in {idle} (idle)"]
     lines += ["- only ratios within this one run count; what is comparable and what isn't: bench/README.md"]
     return "\n".join([*lines, "", *_drains(found), "", *_idling(found["idle"]), "", *_aims(found)]) + "\n"
 
@@ -249,4 +253,5 @@ def _aims(found: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: stopped"))  # so that every process is ended
     main()

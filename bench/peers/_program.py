@@ -22,6 +22,7 @@ WORK = Path(os.environ.get("BENCH_DIR", "."))
 WAKE = os.environ.get("BENCH_WAKE")
 REDIS_URL = os.environ.get("BENCH_REDIS_URL", "")
 DSN = os.environ.get("BENCH_DSN", "")
+_FAR_S = 7 * 86_400
 CALLERS = 50  # of single calls, where the API is asynchronous
 CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "0"))  # 0: the peer's default
 
@@ -112,7 +113,8 @@ def trace_sqlite() -> None:
 
 def due_times(count: int, due: float) -> list[float]:
     """When each of many jobs is due: all at once, but the many far ones a millisecond apart."""
-    return [due + index / 1000 if count >= 100_000 else due for index in range(count)]
+    apart = 0.001 if count >= 100_000 and due > time.time() + _FAR_S else 0.0
+    return [due + index * apart for index in range(count)]
 
 
 async def by_callers(calls: Sequence[Callable[[], Awaitable[Any]]], callers: int = CALLERS) -> None:
