@@ -193,6 +193,25 @@ async def test_redacted_a_timeline_has_no_names_and_no_words_of_errors(backend: 
         assert "the address or the id of the person changed" in text
 
 
+async def test_redacted_neither_page_nor_list_says_what_an_error_quotes(backend: Backend) -> None:
+    async def failing(chat: Chat) -> None:
+        name = await chat.ask("name", "Name?")
+        raise KeyError(f"no {name}")
+
+    async with talk(backend, failing) as t:
+        await t.write("start")
+        await t.write("Rumpelstiltskin")
+        await t.advance(HOUR)
+        t.app.redact("text")
+        operator = Operator(t.app, "cli:ana")
+        (listed,) = (await operator.talks()).items
+        shown = await operator.talk(listed.id)
+        assert listed.reason is not None
+        assert "KeyError: (left out)" in listed.reason
+        assert "KeyError: (left out)" in shown.why
+        assert "Rumpel" not in repr([listed, shown])
+
+
 async def test_pages_of_conversations_hold_each_of_them_once(backend: Backend) -> None:
     async with talk(backend, steps) as t:
         for number in range(7):

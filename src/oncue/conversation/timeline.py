@@ -12,7 +12,7 @@ import msgspec
 
 from oncue.clock import from_us
 from oncue.conversation.post import Plan
-from oncue.store.chats import ChatRow, InboundRow, MessageRow, PersonFile, StepRow
+from oncue.store.chats import ChatRow, InboundRow, MessageRow, PersonFile, PersonRow, StepRow
 from oncue.transport import Choices, Content, Template, Text
 
 _ENDS = {"done": "ended", "stopped": "was stopped", "parked": "is parked", "paused": "is paused"}
@@ -60,9 +60,16 @@ def timeline(file: PersonFile, *, redact: bool = False) -> list[Entry]:
 def _without_names(entry: Entry, file: PersonFile) -> str:
     """Return what an entry of OnCue or the messenger says without names, words of the person, and errors' texts."""
     text = _QUIETER.get(entry.kind, entry.text)
-    if entry.who == "oncue":
-        text = _RAISED.sub(r"\1: (left out)", text)
-    for name in (file.person.address, file.person.user_id, file.person.name):
+    return discreet(text, file.person) if entry.who == "oncue" else _nameless(text, file.person)
+
+
+def discreet(text: str, person: PersonRow) -> str:
+    """Return what OnCue says of a conversation without the person's names and without errors' texts, which quote."""
+    return _nameless(_RAISED.sub(r"\1: (left out)", text), person)
+
+
+def _nameless(text: str, person: PersonRow) -> str:
+    for name in (person.address, person.user_id, person.name):
         if name:
             text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "(left out)", text)
     return text

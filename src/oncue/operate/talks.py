@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from oncue.clock import SECOND
 from oncue.conversation.operate import Conversations
 from oncue.conversation.settle import INTAKE_GAP
-from oncue.conversation.timeline import timeline, waits_of
+from oncue.conversation.timeline import discreet, timeline, waits_of
 from oncue.errors import UnknownJob
 from oncue.operate.find import cursor_of
-from oncue.operate.shape import iso, maybe_iso
+from oncue.operate.shape import HIDDEN, iso, maybe_iso
 from oncue.operate.views import Done, Said, TalkLife, TalkPage, TalkSummary
 from oncue.store.chats import LIVE, ChatRow, MessageRow, PersonRow, StepRow
 from oncue.store.steps import Steps, chats, files
@@ -71,9 +71,14 @@ class Talks:
     def _summary(self, row: ChatRow, person: PersonRow | None) -> TalkSummary:
         name = None if person is None or self._redact else person.name
         times = iso(row.started_at), iso(row.changed_at), maybe_iso(row.ended_at)
-        return TalkSummary(
-            row.id, row.state, row.conversation, row.channel, row.person, name, row.step, *times, row.reason
-        )
+        reason = None if row.reason is None else self._said(row.reason, person)
+        return TalkSummary(row.id, row.state, row.conversation, row.channel, row.person, name, row.step, *times, reason)
+
+    def _said(self, text: str, person: PersonRow | None) -> str:
+        """Return a reason, which may quote an error and that what the person wrote."""
+        if not self._redact:
+            return text
+        return HIDDEN if person is None else discreet(text, person)
 
     async def life(self, id: int) -> TalkLife:
         """Return a conversation and all that was said and done in it. Raises UnknownJob."""
@@ -87,6 +92,9 @@ class Talks:
 
     async def why(self, loaded: Loaded) -> str:
         """Return in words what a conversation waits for, since when, and what would help."""
+        return self._said(await self._why(loaded), loaded.person)
+
+    async def _why(self, loaded: Loaded) -> str:
         chat, person, now = loaded.chat, loaded.person, self._app.clock.now()
         if chat.state not in LIVE:
             return chat.reason or f"it is {chat.state}"
