@@ -266,3 +266,9 @@ def test_the_description_is_openapi_and_names_what_there_is(served: Served) -> N
     (queue,) = (one for one in document["paths"]["/jobs"]["get"]["parameters"] if one["name"] == "queue")
     wanted = {"type": "string", "minLength": 1, "maxLength": 255}
     assert queue == {"name": "queue", "in": "query", "required": False, "schema": wanted}
+
+
+@pytest.mark.parametrize("path", ["/api/audit?target=a%00", "/api/conversations?conversation=a%00"])
+def test_what_no_database_can_hold_is_refused_before_it_is_asked(served: Served, path: str) -> None:
+    # PostgreSQL's text holds no NUL, and an error of the database would be a 503.
+    assert served.client.get(path).status_code == 400
