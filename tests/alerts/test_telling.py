@@ -41,6 +41,7 @@ class Hook(HTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.status, self.got, self.paths = 200, list[dict[str, Any]](), list[str]()
         self.headers: dict[str, str] = {}
+        self.open = False
 
     @property
     def url(self) -> str:
@@ -59,6 +60,8 @@ class _Answer(BaseHTTPRequestHandler):
         for header in self.server.headers.items():
             self.send_header(*header)
         self.end_headers()
+        if self.server.open:
+            self.rfile.read(1)
 
     def do_GET(self) -> None:
         self.server.paths.append(self.path)
@@ -232,6 +235,19 @@ async def test_a_redirect_is_no_proof_that_somebody_was_told(
         assert await app.alerts.run_once() == []
     assert hook.paths == ["/a-secret"]
     assert f"it answered {status}" in caplog.text
+
+
+@pytest.mark.parametrize("client", ["httpx", "urllib"])
+async def test_what_a_hook_says_besides_its_status_is_not_waited_for(
+    app: OnCue, hook: Hook, client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if client == "urllib":
+        monkeypatch.setitem(sys.modules, "httpx", None)
+    # It promises a long answer and says no word of it while the connection lasts.
+    hook.headers, hook.open = {"Content-Length": str(10**12)}, True
+    app.alert(Something(), to=hook.url)
+    async with app:
+        assert len(await app.alerts.run_once()) == 1
 
 
 async def test_a_hooks_address_is_in_no_log(app: OnCue, hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
