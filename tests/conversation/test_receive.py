@@ -15,7 +15,7 @@ from oncue.conversation import ChannelOptions
 from oncue.conversation.intake import MOST_BYTES, Intake
 from oncue.conversation.outbox import NewMessage
 from oncue.store.steps import Steps
-from oncue.transport import Status, Text
+from oncue.transport import Batch, Status, Text
 from tests.conversation.inbox_stage import HOUR, PROOF, Plain, Stage, inbound, shown, stage, update
 from tests.databases import NEWEST, Backend
 from tests.store.kit import T0
@@ -353,6 +353,32 @@ async def test_a_channel_that_keeps_for_ever_keeps(backend: Backend) -> None:
         await made.app.drain()
         assert await made.rows("count(*) FROM oncue_update") == [[1]]
         assert await made.rows("count(*) FROM oncue_inbound") == [[1]]
+
+
+class Slow(Plain):
+    """Counts how often an update was read."""
+
+    reads = 0
+
+    def read(self, raw: bytes) -> Batch:
+        self.reads += 1
+        return super().read(raw)
+
+
+async def test_an_update_about_many_people_is_not_read_for_each_of_them(backend: Backend) -> None:
+    transport = Slow()
+    async with stage(backend, transport) as made:
+        for batch in range(6):
+            many = [inbound(f"{batch}-{one}", f"{batch}", address=f"+{one}", ago=10 - batch) for one in range(200)]
+            # Two of one person, the later one first.
+            await made.post(update(inbound(f"{batch}-z", "z", address="+0"), *many))
+        await made.app.drain()
+        assert transport.reads <= 2 * 6 * 2
+        assert len(made.flow.heard) == 6 * 201
+        assert [text for person, text in made.flow.heard if person == 1] == [
+            text for batch in range(6) for text in (str(batch), "z")
+        ]
+        assert len(made.channel.read) <= 4
 
 
 async def test_a_batch_of_thousands(backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +14,7 @@ from oncue.errors import ConfigError, InvalidJob, InvalidTime
 from oncue.limits import Limit
 from oncue.retry import Exponential, Retry
 from oncue.task import DiscardedJob, Task, TaskOptions, checked_name, make_task
-from oncue.transport import Transport
+from oncue.transport import Inbound, Transport
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -96,6 +97,8 @@ class Channel:
         self.app, self.transport, self.options = app, transport, options
         self.name = transport.name
         self.tasks = _make_tasks(self)
+        self.read: dict[int, Mapping[str, Inbound]] = {}
+        """The last updates with several messages, as they were read: by their numbers, then by the messages' ids."""
         self._flow: Flow | None = None
         self._outbox: Outbox | None = None
 

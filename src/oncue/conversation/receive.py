@@ -8,7 +8,7 @@ a job that runs twice, or an update that comes twice, does nothing twice.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("oncue.conversation")
 _STATUSES = 100
 _TEXTS = 50
+# So many updates with several messages are kept as they were read.
+_KEPT = 4
 # What people do without saying anything, or what a messenger can't show: no answer to a question.
 _UNSAID = ("reaction", "system", "unsupported", "unknown", "edited", "unblocked")
 
@@ -40,29 +42,54 @@ _UNSAID = ("reaction", "system", "unsupported", "unknown", "edited", "unblocked"
 async def receive(channel: Channel, update: int, person: int) -> None:
     """Handle what an update has from one person: the body of the job ``{channel}.receive``, in the person's lane."""
     store = channel.app.store
-    raw = await store.look(lambda: inbox.raw_update(channel.name, update))
-    if raw is None:
+    inbound = await _inbound(channel, update)
+    if inbound is None:
         log.error("channel %s: update %d is not kept any more, and nothing follows from it", channel.name, update)
         return
-    # In the order in which they were written, as far as the update tells it.
-    batch = sorted(read(channel.transport, raw).inbound, key=lambda one: one.sent_at)
-    inbound = list({one.external_id: one for one in batch}.values())
     mine = await store.look(lambda: _mine(channel, person, inbound))
     if mine is None:
         now = channel.app.clock.now()
-        await store.change(lambda: _settle_person(channel, update, person, inbound, now), now)
+        everybodys = list(inbound.values())
+        await store.change(lambda: _settle_person(channel, update, person, everybodys, now), now)
         channel.app.wake.hint(now)
         return
     for message in mine:
         await _handle(channel, person, message)
 
 
-def _mine(channel: Channel, person: int, inbound: Sequence[Inbound]) -> Steps[list[Inbound] | None]:
-    """Return what is to be handled for this person; None where it must be settled first who that is."""
-    waiting = dict((yield from inbox.open_inbound(channel.name, [one.external_id for one in inbound])))
+async def _inbound(channel: Channel, update: int) -> Mapping[str, Inbound] | None:
+    """Return the messages of an update by their ids, in the order in which they were written, as far as it tells.
+
+    None where it isn't kept any more. One with many people has a job for each, so it is read once for all of them.
+    """
+    found = channel.read.get(update)
+    if found is not None:
+        return found
+    raw = await channel.app.store.look(lambda: inbox.raw_update(channel.name, update))
+    if raw is None:
+        return None
+    # Another job may have read it meanwhile.
+    found = channel.read.get(update)
+    if found is None:
+        batch = sorted(read(channel.transport, raw).inbound, key=lambda one: one.sent_at)
+        found = {one.external_id: one for one in batch}
+        if len(found) > 1:
+            channel.read[update] = found
+        while len(channel.read) > _KEPT:
+            del channel.read[next(iter(channel.read))]
+    return found
+
+
+def _mine(channel: Channel, person: int, inbound: Mapping[str, Inbound]) -> Steps[list[Inbound] | None]:
+    """Return what is to be handled for this person; None where it must be settled first who that is.
+
+    What it costs does not grow with how many other people the update is about.
+    """
     if (yield from people.person(person)) is None:
-        return None if waiting else []
-    mine = [one for one in inbound if waiting.get(one.external_id) == person]
+        return None if (yield from inbox.open_inbound(channel.name, list(inbound))) else []
+    waiting = set((yield from inbox.open_inbound_of(channel.name, person)))
+    ids = [id for id in inbound if id in waiting] if len(waiting) > 1 else [id for id in waiting if id in inbound]
+    mine = [inbound[id] for id in ids]
     found = yield from people.locate(channel.name, [Named(one.sender) for one in mine])
     if any(one is not None and one.same == person for one in found):
         return None

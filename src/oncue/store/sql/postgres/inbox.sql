@@ -116,6 +116,10 @@ SELECT coalesce(json_agg(json_build_array(external_id, person)), '[]')::text FRO
 WHERE channel = :channel AND external_id IN (SELECT value FROM json_array_elements_text(:ids::json))
   AND handled_at IS NULL;
 
+-- name: open_inbound_of
+SELECT coalesce(json_agg(external_id), '[]')::text FROM oncue_inbound
+WHERE person = :person::bigint AND channel = :channel::text AND handled_at IS NULL;
+
 -- name: move_inbound
 UPDATE oncue_inbound SET person = :person
 WHERE channel = :channel AND external_id = :external_id AND handled_at IS NULL;

@@ -109,6 +109,10 @@ ON CONFLICT (channel, external_id) DO NOTHING;
 SELECT json_group_array(json_array(external_id, person)) FROM oncue_inbound
 WHERE channel = :channel AND external_id IN (SELECT value FROM json_each(:ids)) AND handled_at IS NULL;
 
+-- name: open_inbound_of
+SELECT json_group_array(external_id) FROM oncue_inbound
+WHERE person = :person AND channel = :channel AND handled_at IS NULL;
+
 -- name: move_inbound
 UPDATE oncue_inbound SET person = :person
 WHERE channel = :channel AND external_id = :external_id AND handled_at IS NULL;
