@@ -120,6 +120,7 @@ def test_all_of_a_person_is_handed_over_and_erased(talking: Stage) -> None:
     assert missing.exit_code == 1
     assert f"Nobody is known as '{ANA}'" in missing.output
     assert talking.lines("jobs", "list", "--state", "scheduled") == []
+    assert audit(talking) == [("erase", "person:1")]
 
 
 def execute(stage: Stage, sql: str) -> None:
@@ -162,6 +163,7 @@ def test_a_disabled_template_is_seen_and_used_again(talking: Stage) -> None:
     enabled = talking.lines("conversations", "templates", "--enable", "hello")
     assert enabled == [["whatsapp", "hello", "en_US", "enabled; it was: paused for its quality"]]
     assert talking.lines("conversations", "templates") == [["whatsapp", "bye", "de", "it is gone"]]
+    assert audit(talking) == [("enable", "channel:whatsapp")]
 
 
 def test_messages_that_went_out_twice_are_shown(talking: Stage) -> None:

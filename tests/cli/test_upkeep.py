@@ -90,6 +90,8 @@ def test_after_a_restore_what_was_due_is_held_until_it_is_released(stage: Stage)
     assert stage.json("drain", "trial:app")["ran"] == 0
     assert stage.here("jobs", "cancel", "1").stdout == "1\tprevented\n"
     assert stage.json("restored", "--release") == {"released": 1}
+    lines = [(line["action"], line["target"], line["count"]) for line in stage.json("audit", "--target", "restore")]
+    assert lines == [("release", "restore", 1), ("hold", "restore", 2)]
     assert stage.json("drain", "trial:app")["ran"] == 1
     assert stage.lines("restored", "--list") == []
     assert stage.here("restored", "--list", "--release").exit_code == 2

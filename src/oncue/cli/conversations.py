@@ -320,13 +320,13 @@ def _conversations(app: OnCue) -> Conversations:
 def _people(app: OnCue) -> People:
     from oncue.conversation.care import People
 
-    return People(app)
+    return People(app, acting())
 
 
 def _channels(app: OnCue) -> Channels:
     from oncue.conversation.standing import Channels
 
-    return Channels(app)
+    return Channels(app, acting())
 
 
 def _standing(row: Standing) -> dict[str, Any]:

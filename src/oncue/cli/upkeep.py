@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from oncue.app import OnCue
-from oncue.cli.common import as_json, database, fail, load_app, only_database, opened, postgres_schema, run
+from oncue.cli.common import as_json, database, fail, load_app, only_database, opened, operating, postgres_schema, run
 from oncue.cli.output import job_record, show, to_json
 from oncue.store import Store
 from oncue.store.views import JobView, SchemaView
@@ -162,16 +162,16 @@ async def _held(database: str | None) -> Sequence[JobView]:
 
 
 async def _release(database: str | None) -> int:
-    async with opened(database) as app:
-        return await app.store.release_held()
+    async with operating(database) as operator:
+        return await operator.restored(release=True)
 
 
 async def _hold(database: str | None, force: bool) -> int:
-    async with opened(database) as app:
-        alive = [worker.name for worker in await app.jobs.workers() if worker.state == "alive"]
+    async with operating(database) as operator:
+        alive = [worker.name for worker in await operator.app.jobs.workers() if worker.state == "alive"]
         if alive and not force:
             fail(
                 f"Workers seem to be alive: {', '.join(alive)}. Stop them first, or what they do now would be taken "
                 "from them; --force where they belong to the time before the restore."
             )
-        return await app.store.hold_due(app.clock.now())
+        return await operator.restored()

@@ -12,7 +12,9 @@ from oncue.conversation.people import names_in
 from oncue.conversation.timeline import Entry, duplicates, timeline
 from oncue.errors import UnknownPerson
 from oncue.store.chats import PersonFile, PersonRow
-from oncue.store.steps import files
+from oncue.store.operating import AuditRow
+from oncue.store.steps import Steps, files
+from oncue.store.steps.operate import add_audit
 from oncue.transport import Address
 
 if TYPE_CHECKING:
@@ -23,10 +25,10 @@ _STILL_WORKED_ON = 3600 * SECOND
 
 
 class People:
-    """People of all channels of an application, which must be open."""
+    """People of all channels of an application, which must be open. ``who`` acts: what they erase is in the audit."""
 
-    def __init__(self, app: OnCue) -> None:
-        self._app = app
+    def __init__(self, app: OnCue, who: str | None = None) -> None:
+        self._app, self._who = app, who
 
     async def find(self, name: str, channel: str | None = None) -> list[PersonRow]:
         """Return whom a name fits: an address as people write it, a provider's id, or ``p17`` as the lists show it."""
@@ -63,7 +65,14 @@ class People:
         """
         names = _names(await self.file(person))
         now = self._app.clock.now()
-        return await self._app.store.change(lambda: files.erase(person, names, _STILL_WORKED_ON, now), now)
+
+        def steps() -> Steps[dict[str, int]]:
+            gone = yield from files.erase(person, names, _STILL_WORKED_ON, now)
+            if self._who is not None:
+                yield from add_audit(AuditRow(0, now, self._who, "erase", f"person:{person}"))
+            return gone
+
+        return await self._app.store.change(steps, now)
 
 
 def _names(file: PersonFile) -> list[str]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from oncue.store.chats import ChannelRow, Standing, one
+from oncue.store.operating import AuditRow
 from oncue.store.steps import Steps, as_json, run
 from oncue.store.steps import chats as record
+from oncue.store.steps.operate import add_audit
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -24,10 +26,13 @@ class Disabled(msgspec.Struct, frozen=True):
 
 
 class Channels:
-    """The channels of an application, for operators. All of it raises a StoreError where the store fails."""
+    """The channels of an application, for operators. All of it raises a StoreError where the store fails.
 
-    def __init__(self, app: OnCue) -> None:
-        self._app = app
+    ``who`` acts: what they enable is in the audit.
+    """
+
+    def __init__(self, app: OnCue, who: str | None = None) -> None:
+        self._app, self._who = app, who
 
     async def list(self) -> list[Standing]:
         """Return how each channel stands of which anything is known, by name."""
@@ -50,9 +55,14 @@ class Channels:
         if not wanted:
             return ()
 
+        now = self._app.clock.now()
+
         def steps() -> Steps[None]:
             for name in sorted({each.channel for each in wanted}):
                 yield from _enable(name, [each for each in wanted if each.channel == name])
+                if self._who is not None:
+                    detail = as_json({"template": template})
+                    yield from add_audit(AuditRow(0, now, self._who, "enable", f"channel:{name}", 1, detail))
 
         await self._app.store.change(steps)
         return wanted

@@ -208,6 +208,17 @@ class Actions:
             return Done(False, f"Task {name} {'is paused already' if paused else 'was not paused'}.")
         return Done(True, f"Task {name} is paused: nobody starts its jobs." if paused else f"Task {name} goes on.")
 
+    async def restored(self, *, release: bool) -> int:
+        """After a restore: hold what came due by now, or let that run; return how many jobs that were."""
+        now, verb = self._app.clock.now(), "release" if release else "hold"
+
+        def steps() -> Steps[int]:
+            count: int = yield from manage.release_held() if release else manage.hold_due(now)
+            yield from operate.add_audit(self.line(verb, "restore", count))
+            return count
+
+        return await self._app.store.change(steps, now if release else None, locked=True)
+
     async def schedule(self, action: Literal["pause", "resume", "run-now"], name: str) -> Done:
         """Pause or resume a schedule, or make a job of it now. Raises UnknownSchedule."""
         planner = Planner(self._app.store, self._app.clock, self._app.name, {})

@@ -125,6 +125,10 @@ class Operator:
         """Make a job of a schedule at once. Raises UnknownSchedule."""
         return await self._actions.schedule("run-now", name)
 
+    async def restored(self, *, release: bool = False) -> int:
+        """After a restored backup: hold what came due by now, or let that run; return how many jobs that were."""
+        return await self._actions.restored(release=release)
+
     async def audit(self, cursor: str | None = None, limit: int = 50, target: str | None = None) -> AuditPage:
         """Return what was done, the latest first; to ``target`` (``job:17``) where it is given."""
         before = cursor_of(cursor)
