@@ -97,7 +97,7 @@ class Advance:
         app.wake.hint(drawn.now if due is None else due)
         if isinstance(outcome, Park):
             # What a function raised may quote what people write: its name is enough here.
-            why = outcome.reason if outcome.error is None else outcome.reason.partition(":")[0]
+            why = outcome.reason.rstrip(".") if outcome.error is None else outcome.reason.partition(":")[0]
             log.error(
                 "conversation %r, chat %d, is parked: %s. `oncue conversations show %d` says more",
                 loaded.chat.conversation, loaded.chat.id, why, loaded.chat.id,

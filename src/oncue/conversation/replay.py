@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LONGEST = 30.0
 """Seconds that one run of a conversation's function may take."""
 
+_MEND = "Deploy a function that fits the record, then resume it; or restart it from the beginning."
+
 
 class Suspend(BaseException):
     """Ends a run where it can't go on yet. A conversation's function lets it pass."""
@@ -148,7 +150,7 @@ class Run:
         if self._made:
             return Park(_not_awaited(self._made))
         if self._open is not None:
-            return Park(f"The function ends, but it waits at {self._open.name!r}, {_since(self._open)}.")
+            return Park(f"The function ends, but it waits at {self._open.name!r}, {_since(self._open)}. {_MEND}")
         return Ended()
 
     def make(self, name: str, step: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
@@ -198,7 +200,7 @@ class Run:
             row = await self._answer(row, question)
         value = _value(row)
         if question.options and question.check is None and value not in {one.id for one in question.options}:
-            self._stop(Park(f"The answer to {name!r} is none of its choices any more."))
+            self._stop(Park(f"The answer to {name!r} is none of its choices any more. {_MEND}"))
         return value
 
     async def _answer(self, row: StepRow, question: Question) -> StepRow:
@@ -258,12 +260,13 @@ class Run:
         if row is None:
             if self._open is not None:
                 waits = f"it waits at {self._open.name!r}, {_since(self._open)}"
-                self._stop(Park(f"The function comes to {name!r} now, but {waits}."))
+                self._stop(Park(f"The function comes to {name!r} now, but {waits}. {_MEND}"))
             return None
         if row.kind != kind:
-            self._stop(Park(f"The step {name!r} was recorded as {row.kind!r}; the function has it as {kind!r} now."))
+            was = f"The step {name!r} was recorded as {row.kind!r}; the function has it as {kind!r} now."
+            self._stop(Park(f"{was} {_MEND}"))
         if row.shape != shape and row.state == "done":
-            self._stop(Park(f"The answer to {name!r} was a {row.shape}; the function asks for a {shape} now."))
+            self._stop(Park(f"The answer to {name!r} was a {row.shape}; the function asks for a {shape} now. {_MEND}"))
         if row.state == "open":
             # A question without an answer may change its shape.
             row.shape = shape
