@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _PATIENCE = 5.0
 _MOST_HEADERS = 100
 _LOOPBACK = "127.0.0.1"
+_HERE = (_LOOPBACK, "localhost", "::1")
 
 
 def address_of(text: str) -> tuple[str, int]:
@@ -31,8 +32,8 @@ async def exporting(app: OnCue, address: tuple[str, int]) -> AsyncIterator[str]:
     """For the length of an ``async with`` block answer ``GET /metrics`` there; yields the URL.
 
     It tells of this process only, and asks the database nothing: the fleet's figures are those of ``oncue serve``.
-    Whoever reaches the address may read it. Raises ConfigError where nobody can listen there, or without
-    ``oncue[metrics]``.
+    Whoever reaches the address may read it; on loopback, by its own name only. Raises ConfigError where nobody can
+    listen there, or without ``oncue[metrics]``.
     """
     try:
         from prometheus_client.exposition import choose_encoder
@@ -44,9 +45,11 @@ async def exporting(app: OnCue, address: tuple[str, int]) -> AsyncIterator[str]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, asyncio.LimitOverrunError, ValueError):
             async with asyncio.timeout(_PATIENCE):
-                asked, accept = await _read(reader)
-                if asked == "GET /metrics":
-                    encode, kind = choose_encoder(accept)
+                asked, headers = await _read(reader)
+                if host in _HERE and not _names_this_machine(headers.get("host", "")):
+                    _write(writer, "403 Forbidden", "text/plain; charset=utf-8", b"Ask for localhost.\n")
+                elif asked == "GET /metrics":
+                    encode, kind = choose_encoder(headers.get("accept", ""))
                     _write(writer, "200 OK", kind, encode(Exposition(app)))
                 else:
                     _write(writer, "404 Not Found", "text/plain; charset=utf-8", b"Ask for GET /metrics.\n")
@@ -63,17 +66,22 @@ async def exporting(app: OnCue, address: tuple[str, int]) -> AsyncIterator[str]:
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
-async def _read(reader: asyncio.StreamReader) -> tuple[str, str]:
-    """Return method and path of a request, and what it accepts. Raises ValueError for what is none."""
+def _names_this_machine(host: str) -> bool:
+    """Tell whether a request is for this machine by its own name: a foreign page can have its own resolve to here."""
+    name = host if host.endswith("]") or ":" not in host else host.rpartition(":")[0]
+    return not host or name.lower().strip("[]") in _HERE
+
+
+async def _read(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
+    """Return method and path of a request, and its headers. Raises ValueError for what is none."""
     method, target, _ = (await reader.readline()).decode("latin-1").split(" ", 2)
-    accept = ""
+    headers: dict[str, str] = {}
     for _ in range(_MOST_HEADERS):
         line = (await reader.readline()).decode("latin-1").strip()
         if not line:
-            return f"{method} {target.partition('?')[0]}", accept
+            return f"{method} {target.partition('?')[0]}", headers
         name, _, value = line.partition(":")
-        if name.lower() == "accept":
-            accept = value.strip()
+        headers[name.lower()] = value.strip()
     raise ValueError("too many headers")
 
 

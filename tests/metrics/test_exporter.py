@@ -55,6 +55,19 @@ async def test_what_is_no_request_gets_no_answer_and_keeps_no_other_from_one(one
         assert b"oncue_build_info" in await said(url, b"GET /metrics HTTP/1.0\r\n\r\n")
 
 
+async def test_on_loopback_it_answers_to_its_own_name_only(one: OnCue) -> None:
+    async with exporting(one, ("127.0.0.1", 0)) as url, asyncio.timeout(20):
+        for host in ("localhost", "LOCALHOST:9464", "127.0.0.1:9464", "[::1]:9464", "[::1]"):
+            assert b"oncue_build_info" in await said(url, b"GET /metrics HTTP/1.1\r\nHost: %b\r\n\r\n" % host.encode())
+        for host in ("evil.example", "evil.example:9464", "localhost.evil.example", "10.0.0.1:9464"):
+            answer = await said(url, b"GET /metrics HTTP/1.1\r\nHost: %b\r\n\r\n" % host.encode())
+            assert answer.startswith(b"HTTP/1.1 403 ")
+            assert b"oncue_" not in answer
+    # Whoever lets it listen elsewhere may call that as they like.
+    async with exporting(one, ("0.0.0.0", 0)) as url, asyncio.timeout(20):
+        assert b"oncue_build_info" in await said(url, b"GET /metrics HTTP/1.1\r\nHost: worker.internal\r\n\r\n")
+
+
 @pytest.mark.parametrize(
     ("text", "address"),
     [
