@@ -260,3 +260,23 @@ async def test_a_change_by_somebody_is_in_the_audit_and_one_by_code_is_not(backe
             ("token:ana", "resume", f"conversation:{chat.id}"),
             ("token:ana", "takeover", f"person:{chat.person}"),
         ]
+
+
+@pytest.mark.parametrize("why", ["looked after by a human", "has opted out"])
+async def test_nothing_begins_anew_with_whom_nothing_may_be_sent_to(backend: Backend, why: str) -> None:
+    async with talk(backend, steps) as t:
+        await t.write("start")
+        chat = await t.chat()
+        if why == "has opted out":
+            await t.write("stop")
+        else:
+            await t.conversations.takeover(chat.person)
+        with pytest.raises(InvalidJob, match=why):
+            await t.conversations.restart(chat.id)
+        assert len(await t.conversations.list()) == 1
+        if why != "has opted out":
+            await t.conversations.release(chat.person)
+            assert await t.state() == ("active", "age")
+            await t.conversations.restart(chat.id)
+            await t.drain()
+            assert t.shown[-1] == "Age?"

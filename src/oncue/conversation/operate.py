@@ -71,7 +71,7 @@ def _check(person: PersonRow, address: str) -> None:
     if person.stopped is not None:
         raise InvalidJob(f"Nothing can be sent to {address}: {person.stopped}")
     if person.human_since is not None:
-        raise InvalidJob(f"A human has taken over {address}: release them first.")
+        raise InvalidJob(f"{address} is looked after by a human: release them first.")
 
 
 class Conversations:
@@ -136,7 +136,10 @@ class Conversations:
                 raise _not_now(row, "resume")
             person = yield from person_of(row.person)
             if person is not None and person.human_since is not None:
-                raise InvalidJob(f"A human has taken over person {person.id}: release them instead.")
+                raise InvalidJob(
+                    f"A human has taken over person {person.id}: release them instead, `oncue conversations release "
+                    f"APP p{person.id}`."
+                )
             yield from _resume(row, channel, now)
 
         await self._change("resume", chat, steps)
@@ -144,10 +147,14 @@ class Conversations:
     async def restart(self, chat: int) -> int:
         """End a conversation and begin it anew with the same person; return the new one's number.
 
-        Raises UnknownJob, or InvalidJob where the person is in another conversation.
+        Raises UnknownJob, or InvalidJob where the person is in another conversation, or nothing may be sent to them.
         """
 
         def steps(row: ChatRow, channel: Channel, now: int) -> Steps[int]:
+            person = yield from person_of(row.person)
+            if person is not None:
+                # Its first message would be skipped, and nothing would ever follow.
+                _check(person, f"Person {person.id}")
             yield from channel.flow.stop(row.id, "restarted", now)
             made = yield from channel.flow.begin(row.conversation, row.person, now, now)
             if made is None:
