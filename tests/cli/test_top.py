@@ -70,6 +70,8 @@ def test_top_in_a_pipe_is_a_line_or_an_object_each_time(late: Stage) -> None:
     first, second = (json.loads(line) for line in done.stdout.splitlines())
     assert first["counts"] == second["counts"] == late.json("status")["counts"]
     assert first["now"] < second["now"]
+    assert late.here("jobs", "retry", "2").exit_code == 0
+    assert "discarded" not in late.lines("top", "--count", "1")[0][-1], "it was put back"
 
 
 def test_top_in_a_pipe_goes_on_until_it_is_told(late: Stage) -> None:

@@ -100,6 +100,8 @@ async def test_a_poisoned_task_is_found_and_its_jobs_are_retried_or_cancelled(
         await follow(page.get_by_role("link", name="Audit"))
         await expect(page.locator("tbody tr", has_text="loopback")).to_have_count(4)
         await expect(page.locator("tbody tr")).to_have_count(4)
+        await follow(page.get_by_role("link", name="Overview"))
+        await expect(page.locator(".verdict")).to_contain_text("All is well")
 
 
 async def test_a_stuck_group_is_found_by_what_holds_it_up(chromium: Browser, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ async def troubles(operator: Operator, found: Overview) -> list[Trouble]:
         for job in await app.store.overdue(app.clock.now() - LATE, _SHOWN):
             why = (await operator.job(job.id)).why
             shown.append(Trouble("late", job.id, job.task, Moment(job.scheduled_at), why))
-    if any(minute.discarded for minute in found.past):
+    if _gone(found):
         for one in (await operator.page(Filter(state="discarded"), limit=_SHOWN)).items:
             ended = from_iso(one.finished_at or found.now)
             if ended >= from_iso(found.past[0].at):
@@ -83,7 +83,8 @@ def line(found: Overview) -> str:
 
 
 def _gone(found: Overview) -> int:
-    return sum(minute.discarded for minute in found.past)
+    # Those that were put back, or cancelled, need nobody any more.
+    return min(found.counts.discarded, sum(minute.discarded for minute in found.past))
 
 
 def _verdict(found: Overview) -> Text:

@@ -1,4 +1,4 @@
-// Small charts as SVG, in words and as a table; under the pointer, the figures of one bin.
+// Charts as SVG, in words and as a table; under the pointer, one bin's figures.
 import {h} from "./dom.js";
 import {table} from "./parts.js";
 import {minute, num, span} from "./words.js";

@@ -1,4 +1,4 @@
-// All is well, or what is not, why, and how to mend it.
+// All is well, or what is not and how to mend it.
 import {chart} from "./charts.js";
 import {h} from "./dom.js";
 import {STATES, badge, card, facts, href, link} from "./parts.js";
@@ -16,14 +16,14 @@ export const health = (checks, full = true) => h("ul.health", checks.map(({name,
 	badge(state), h("div", h("b", place(name)), ` ${found}`, full && state !== "ok" && remedy && h("p.remedy", remedy)))));
 
 const sum = (bins, name) => bins.reduce((total, bin) => total + bin[name], 0);
-const lost = past => sum(past, "discarded");
+const lost = ({counts, past}) => Math.min(counts.discarded, sum(past, "discarded"));
 
 // The worst of it: ok, warn or fail.
-export const worst = ({counts, health, past}) => counts.late || health.some(({state}) => state === "fail") ? "fail"
-	: lost(past) || health.some(({state}) => state === "warn") ? "warn" : "ok";
+export const worst = data => data.counts.late || data.health.some(({state}) => state === "fail") ? "fail"
+	: lost(data) || data.health.some(({state}) => state === "warn") ? "warn" : "ok";
 
 function verdict(data) {
-	const bad = data.health.filter(({state}) => state !== "ok"), {late} = data.counts, look = worst(data), gone = lost(data.past);
+	const bad = data.health.filter(({state}) => state !== "ok"), {late} = data.counts, look = worst(data), gone = lost(data);
 	return h(`section.card.verdict.${look}`, {"aria-label": "Verdict"},
 		h("p", h(`i.cue.${look}`), look === "ok" && ["All is well. ", h("small", "Nothing is late, and every check is green.")],
 			late > 0 && [link(["jobs"], `${count(late, "job")} late`, {state: "late"}), ". "],
