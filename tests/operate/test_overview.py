@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from oncue import OnCue
 from oncue.clock import from_us
@@ -107,6 +111,15 @@ async def test_a_file_that_is_locked_is_said_to_take_no_writes(tmp_path: Path) -
             assert "fuser" in found.remedy
             other.execute("ROLLBACK")
         assert (await checks.database(app)).level == "ok"
+
+
+async def test_a_full_disk_is_on_the_overview(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = OnCue(f"sqlite:///{tmp_path / 'a.db'}")
+    async with app:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+        found = await checks.database(app)
+        assert (found.level, "0.0 GB free" in found.found) == ("FAIL", True)
+        assert found.remedy.startswith("Free space")
 
 
 async def test_a_clock_that_was_set_back_is_on_the_overview(operator: Operator, app: OnCue, clock: TestClock) -> None:

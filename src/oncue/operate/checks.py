@@ -59,15 +59,23 @@ async def workers(app: OnCue) -> Check:
 
 
 async def database(app: OnCue) -> Check:
-    """Tell whether the database answers, and on SQLite whether it takes writes: readers are not held up by a lock."""
+    """Tell whether the database answers, and on SQLite whether it takes writes, which readers would not notice."""
     began = time.monotonic()
     await app.store.look(id_span)
     found = f"answered in {(time.monotonic() - began) * 1000:.0f} ms"
     path = getattr(app.store, "path", None)
-    if path is not None and await asyncio.to_thread(_locked, path):
+    return Check("database", "ok", found) if path is None else await asyncio.to_thread(_file, path, found)
+
+
+def _file(path: Path, found: str) -> Check:
+    from oncue.store.sqlite.state import room
+
+    if _locked(path):
         text = f"{found}, but takes no writes: a transaction has locked it for longer than {_PATIENCE:g} s"
         remedy = f"Commit or end it: an open shell, a copy, a migration. `fuser {path}` tells who has the file open."
         return Check("database", "FAIL", text, remedy)
+    if (disk := room(path)).level == "FAIL":
+        return Check("database", "FAIL", f"{found}, but {disk.found}", disk.remedy)
     return Check("database", "ok", found)
 
 

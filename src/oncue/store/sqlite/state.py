@@ -53,7 +53,7 @@ def require_current(schema: SchemaView) -> None:
 
 def check(conn: sqlite3.Connection, path: Path) -> list[Check]:
     """Return what the file's settings, folder and disk say."""
-    return [_journal(conn), _durability(conn), _structure(conn), _room(path)]
+    return [_journal(conn), _durability(conn), _structure(conn), room(path)]
 
 
 def _journal(conn: sqlite3.Connection) -> Check:
@@ -82,7 +82,8 @@ def _structure(conn: sqlite3.Connection) -> Check:
     return Check("tables", "ok", "all there")
 
 
-def _room(path: Path) -> Check:
+def room(path: Path) -> Check:
+    """Return how much the disk still takes."""
     free = shutil.disk_usage(path.absolute().parent).free
     found = f"{free / 1e9:,.1f} GB free beside a database of {path.stat().st_size / 1e6:,.1f} MB"
     if free >= _LITTLE_ROOM:
