@@ -99,6 +99,41 @@ async def test_what_takes_long_is_got_in_the_background() -> None:
     assert await kept.get() == 2
 
 
+async def test_what_takes_long_is_got_once_for_all_who_ask() -> None:
+    gate, asked = asyncio.Event(), 0
+
+    async def ask() -> int:
+        nonlocal asked
+        asked += 1
+        await gate.wait()
+        return asked
+
+    kept = Kept(ask)
+    many = [asyncio.ensure_future(kept.get()) for _ in range(5)]
+    await asyncio.sleep(0)
+    # One who leaves takes nothing from the others.
+    many[0].cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    assert await asyncio.gather(*many[1:]) == [1] * 4
+
+
+async def test_a_million_jobs_are_not_counted_by_queue_for_each_who_asks(app: OnCue, operator: Operator) -> None:
+    note = app.tasks["note"]
+    await app.schedule(note.call(), delay=5)
+    assert [lane.scheduled for lane in await operator.lanes("queues")] == [1]
+    # As if that had taken long.
+    operator.look._groups._until = float("inf")
+    await app.schedule(note.call(), delay=5)
+    await app.store.set_queue("default", True)
+    (lane,) = await operator.lanes("queues")
+    assert (lane.scheduled, lane.paused) == (1, True)
+    # Who acts sees what came of it.
+    await operator.pause("queue", "default", paused=False)
+    (lane,) = await operator.lanes("queues")
+    assert (lane.scheduled, lane.paused) == (2, False)
+
+
 async def test_a_file_that_is_locked_is_said_to_take_no_writes(tmp_path: Path) -> None:
     app = OnCue(f"sqlite:///{tmp_path / 'a.db'}")
     async with app:

@@ -11,14 +11,13 @@ from oncue.clock import from_us
 from oncue.cron import Cron, parse_schedule
 from oncue.errors import UnknownSchedule
 from oncue.job import GROUP, KEY
-from oncue.operate.find import LATE
 from oncue.operate.shape import iso, maybe_iso
 from oncue.operate.views import Blocker, Fire, Lane, Schedule, ScheduleDetail, Source, Worker
 from oncue.store import ScheduleRow
 from oncue.store.sources import SourceStatus
-from oncue.store.steps import Steps, overview
+from oncue.store.steps import overview
 from oncue.store.steps.operate import PAUSE
-from oncue.store.steps.watch import Paused, paused
+from oncue.store.steps.watch import paused
 from oncue.store.views import JobView
 from oncue.why import seconds
 
@@ -34,15 +33,11 @@ class Flows:
     def __init__(self, app: OnCue) -> None:
         self._app = app
 
-    async def lanes(self) -> tuple[list[Lane], list[Lane]]:
-        """Return the queues and the tasks by name, each with the number of its jobs. Reads everything that waits."""
-        now = self._app.clock.now()
-
-        def steps() -> Steps[tuple[list[overview.Group], list[tuple[str, str, int]], list[Paused]]]:
-            groups = yield from overview.groups(now, now - LATE)
-            return groups, (yield from overview.discarded_groups()), (yield from paused())
-
-        groups, discarded, pauses = await self._app.store.look(steps)
+    async def lanes(
+        self, groups: Sequence[overview.Group], discarded: Sequence[tuple[str, str, int]]
+    ) -> tuple[list[Lane], list[Lane]]:
+        """Return the queues and the tasks by name, each with the number of its jobs, and whether it is paused now."""
+        pauses = await self._app.store.look(paused)
         stopped = {what: {row.name: row.since for row in pauses if row.what == what} for what in ("queue", "task")}
         tasks = _tasks(self._app)
         queues = _lanes(0, {task.options.queue for task in tasks}, stopped["queue"], groups, discarded)

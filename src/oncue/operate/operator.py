@@ -108,7 +108,7 @@ class Operator:
 
     async def lanes(self, kind: Literal["queues", "tasks"]) -> list[Lane]:
         """Return the queues or the tasks, with the number of their jobs."""
-        return (await self.flows.lanes())[kind == "tasks"]
+        return (await self.flows.lanes(*await self.look.groups()))[kind == "tasks"]
 
     async def pause(self, kind: Literal["queue", "task", "schedule"], name: str, *, paused: bool = True) -> Done:
         """Pause or resume a queue, a task or a schedule. Raises UnknownSchedule, or InvalidJob for no name."""

@@ -17,8 +17,8 @@ from oncue.operate.find import LATE
 from oncue.operate.shape import iso
 from oncue.operate.views import Coming, Counts, Health, Lateness, Overview, Past
 from oncue.store.operating import MinuteRow
-from oncue.store.steps import operate, overview
-from oncue.store.steps.overview import Live, Search
+from oncue.store.steps import Steps, operate, overview
+from oncue.store.steps.overview import Group, Live, Search
 from oncue.store.views import Check
 
 if TYPE_CHECKING:
@@ -37,29 +37,34 @@ _WINDOW = 50_000
 class Kept(Generic[T]):
     """An answer that is kept for fifty times as long as it took to get, so that asking costs 2% of the time at most.
 
-    What takes long is got in the background while the last answer goes on to be told.
+    What takes long is got in the background while the last answer goes on to be told; and once, however many ask.
+    ``free``: what takes so many seconds at most is not kept.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[T]], least: float = 0.0) -> None:
-        self._ask, self._least = ask, least
+    def __init__(self, ask: Callable[[], Awaitable[T]], least: float = 0.0, free: float = 0.01) -> None:
+        self._ask, self._least, self._free = ask, least, free
         self._value: T | None = None
         self._until = self._took = 0.0
         self._asking: asyncio.Future[T] | None = None
 
     async def get(self) -> T:
         """Return the answer, a new one where the last one is too old."""
-        if self._value is None or (time.monotonic() >= self._until and self._took < _LONG):
+        if self._value is not None and time.monotonic() < self._until:
+            return self._value
+        if self._value is not None and self._took < _LONG:
             return await self._anew()
-        if time.monotonic() >= self._until and (self._asking is None or self._asking.done()):
-            self._asking = asyncio.ensure_future(self._anew())
-            self._asking.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return self._value
+        asking = self._asking
+        if asking is None or asking.done() or asking.get_loop() is not asyncio.get_running_loop():
+            asking = self._asking = asyncio.ensure_future(self._anew())
+            asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        # One of those who wait for the first answer may leave; the others still want it.
+        return await asyncio.shield(asking) if self._value is None else self._value
 
     async def _anew(self) -> T:
         began = time.monotonic()
         self._value = value = await self._ask()
         self._took = time.monotonic() - began
-        self._until = time.monotonic() + max(self._least, _SHARE * self._took if self._took > 0.01 else 0.0)
+        self._until = time.monotonic() + max(self._least, _SHARE * self._took if self._took > self._free else 0.0)
         return value
 
     def forget(self) -> None:
@@ -75,13 +80,14 @@ class Look:
         self._live = Kept(self._ask_live)
         self._final = Kept(self._ask_final)
         self._bins = Kept(self._ask_bins)
+        self._groups = Kept(self._ask_groups, free=_LONG)
         self._health = Kept(self._ask_health, _HEALTH_SECONDS)
         self._minutes: dict[int, list[MinuteRow]] = {}
         self._read_until = 0
 
     def forget(self) -> None:
         """Look anew: somebody acted."""
-        for kept in (self._live, self._bins, self._health):
+        for kept in (self._live, self._bins, self._groups, self._health):
             kept.forget()
 
     async def overview(self) -> Overview:
@@ -117,6 +123,19 @@ class Look:
     async def _ask_bins(self) -> tuple[int, list[int]]:
         after = self._app.clock.now()
         return after, await self._app.store.look(lambda: overview.coming_bins(after, _BIN, _BINS))
+
+    async def groups(self) -> tuple[list[Group], list[tuple[str, str, int]]]:
+        """Return how many jobs wait, run and were given up, by queue and task."""
+        return await self._groups.get()
+
+    async def _ask_groups(self) -> tuple[list[Group], list[tuple[str, str, int]]]:
+        now = self._app.clock.now()
+
+        def steps() -> Steps[tuple[list[Group], list[tuple[str, str, int]]]]:
+            groups = yield from overview.groups(now, now - LATE)
+            return groups, (yield from overview.discarded_groups())
+
+        return await self._app.store.look(steps)
 
     async def _past(self, now: int) -> dict[int, list[MinuteRow]]:
         """Return what was counted in each of the last minutes. Those that are over for long are not read again."""
