@@ -175,7 +175,7 @@ async def test_a_stopped_channel_keeps_all_and_goes_on_once_resumed(backend: Bac
         await s.advance(300)
         assert s.messenger.bodies == ["a"]
         row = await s.channel_row()
-        assert row.stopped == "the token has expired"
+        assert row.stopped == "the token has expired (190)"
         if how == "queue":
             await s.app.store.set_queue("line.send", paused=False)
         else:

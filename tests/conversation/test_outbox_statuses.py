@@ -183,7 +183,7 @@ async def test_what_was_refused_after_all_but_not_for_good_goes_out_once_more(
         await s.drain()
         assert (await s.state(ref), s.messenger.bodies) == ("queued", ["hello"])
         stops = failure["verdict"] == "stop_channel"
-        assert (await s.channel_row()).stopped == ("unpaid" if stops else None)
+        assert (await s.channel_row()).stopped == ("unpaid (131042)" if stops else None)
         if stops:
             await s.advance(3600)
             assert s.messenger.bodies == ["hello"]
@@ -222,7 +222,7 @@ async def test_what_is_not_wanted_any_more_fails_but_stops_the_channel(backend: 
         ref = await accepted(s)
         s.flow.refuses["question"] = "the conversation has moved on"
         await s.status("failed", "w1", **HELD["stop"])
-        assert (await s.state(ref), (await s.channel_row()).stopped) == ("rejected", "unpaid")
+        assert (await s.state(ref), (await s.channel_row()).stopped) == ("rejected", "unpaid (131042)")
 
 
 async def test_of_a_message_that_nobody_knew_was_sent_the_templates_acceptance_is_told(backend: Backend) -> None:

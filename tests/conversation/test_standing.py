@@ -46,7 +46,12 @@ async def test_a_stopped_channel_says_why_until_it_sends_again(backend: Backend)
         await s.queue(await s.person())
         await s.drain()
         (row,) = await Channels(s.app).list()
-        assert (row.name, row.stopped, row.stopped_at, row.paused_at) == ("line", "the token has expired", begun, begun)
+        assert (row.name, row.stopped, row.stopped_at, row.paused_at) == (
+            "line",
+            "the token has expired (190)",
+            begun,
+            begun,
+        )
         await s.change(lambda: _resume(s))
         await s.advance(61)
         (row,) = await Channels(s.app).list()

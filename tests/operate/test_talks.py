@@ -122,7 +122,7 @@ async def test_a_channel_that_stopped_or_that_nobody_hears_is_told(backend: Back
         t.wire.answers = [Answer("stop_channel", code=190, reason="the token has expired")]
         await t.advance(6)
         check = (await found(t))["channel line"]
-        assert (check.state, check.found) == ("fail", "it sends nothing since 1.0 s ago: the token has expired")
+        assert (check.state, check.found) == ("fail", "it sends nothing since 1.0 s ago: the token has expired (190)")
         assert "oncue queues resume line.send" in str(check.remedy)
         await t.app.store.change(lambda: manage.set_queue(t.now, "line.send", False))
         await t.drain()

@@ -70,11 +70,13 @@ def _stop(settle: Settle, reason: str, code: int | None, now: int) -> Steps[Hold
     row = yield from settle.load_channel()
     queue = settle.channel.tasks.send.options.queue
     if row.stopped is None:
-        row.stopped, row.stopped_at = reason or "the messenger refuses all we send", now
+        # The reference says by the code what to do; a reason alone may be as little as "Message failed".
+        named = "" if code is None or str(code) in reason else f" ({code})"
+        row.stopped, row.stopped_at = f"{reason or 'the messenger refuses all we send'}{named}", now
         yield from settle.save_channel(row)
         yield from manage.set_queue(now, queue, True)
         log.error(
-            "channel %s is stopped, and its queue %s paused: %s (code %s). Nothing is lost: put it right, then "
-            "run `oncue queues resume %s`.", row.name, queue, row.stopped, code, queue,
+            "channel %s is stopped, and its queue %s paused: %s. Nothing is lost: put it right, then "
+            "run `oncue queues resume %s`.", row.name, queue, row.stopped, queue,
         )  # fmt: skip
     return Hold(now + _STOPPED, f"the channel is stopped until `oncue queues resume {queue}`")
