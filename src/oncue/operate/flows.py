@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from oncue.app import OnCue
 
 _FIRES = 10
+_MOST_BLOCKERS = 500
 
 
 class Flows:
@@ -81,10 +82,16 @@ class Flows:
         return [_source(one, self._app.clock.now()) for one in await self._app.sources.status()]
 
     async def blockers(self) -> list[Blocker]:
-        """Return what jobs wait behind: groups, keys, caps, a restore."""
+        """Return what jobs wait behind: groups, keys, caps, a restore. Of more than 500 those with the most jobs."""
         now, found = self._app.clock.now(), []
-        for one in await self._app.store.blockers():
-            holder = None if one.job is None else await self._app.store.job(one.job)
+        all_of_them = await self._app.store.blockers()
+        most = sorted(all_of_them, key=lambda one: one.waiting, reverse=True)[:_MOST_BLOCKERS]
+        kept = {one.name for one in most}
+        ids = [one.job for one in most if one.job is not None]
+        views = await self._app.store.list_jobs(limit=len(ids), ids=ids) if ids else []
+        holders = {view.id: view for view in views}
+        for one in [one for one in all_of_them if one.name in kept]:
+            holder = None if one.job is None else holders.get(one.job)
             since = None if holder is None else holder.started_at or holder.scheduled_at
             state = None if holder is None else holder.state
             why = _behind(one.name, holder, now)

@@ -96,7 +96,7 @@ class Sources(msgspec.Struct, frozen=True):
 
 
 class Blockers(msgspec.Struct, frozen=True):
-    """What jobs wait behind."""
+    """What jobs wait behind: of more than 500 those with the most jobs."""
 
     items: list[Blocker]
     next: None = None
@@ -184,7 +184,10 @@ READS = (
     ),
     Operation("GET", "/workers", "read", "listWorkers", "Who is there to run jobs.", Workers, _workers, tagged=True),
     Operation("GET", "/sources", "read", "listSources", "Tables that make jobs.", Sources, _sources, tagged=True),
-    Operation("GET", "/blockers", "read", "listBlockers", "What jobs wait behind.", Blockers, _blockers, tagged=True),
+    Operation(
+        "GET", "/blockers", "read", "listBlockers", "What jobs wait behind: of over 500 those with the most jobs.",
+        Blockers, _blockers, tagged=True,
+    ),
     Operation("GET", "/checks", "read", "check", "All checks, with their remedies.", Checks, _checks),
     Operation(
         "GET", "/audit", "read", "listAudit", "What was done, the latest first.", AuditPage, _audit, query=AuditQuery,
