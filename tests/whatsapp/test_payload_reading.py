@@ -100,6 +100,18 @@ def test_what_is_nested_beyond_reason_loses_only_itself() -> None:
     assert any("levels deep" in why for why in batch.unread)
 
 
+@pytest.mark.parametrize("depth", [140, 900, 5_000, 400_000])
+@pytest.mark.parametrize("marks", ["[]", "{}"])
+def test_what_is_nested_deeper_than_any_reader_goes_loses_only_itself(depth: int, marks: str) -> None:
+    inner = ('{"]\\"[":' if marks == "{}" else "[") * depth + "1" + marks[1] * depth
+    tree = json.loads((FOLDER / "many_on_every_level.json").read_bytes())
+    tree["entry"][0]["changes"][0]["value"]["messages"][0]["context"] = "HERE"
+    batch = read(json.dumps(tree).replace('"HERE"', inner).encode())
+    assert [inbound.text for inbound in batch.inbound] == ["two", "three", "four"]
+    assert len(batch.statuses) == 3
+    assert any("levels deep" in why for why in batch.unread)
+
+
 def test_a_code_that_is_no_code_is_none() -> None:
     tree = json.loads((FOLDER / "status_failed.json").read_bytes())
     for code, meant in ((131026, 131026), ("131026", 131026), (True, None), (-1, None), (10**30, None), ("x", None)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ ID = 512
 """No id of WhatsApp's is nearly as long; a longer one would burst the databases' indexes."""
 _LATEST = 253_402_300_800  # The year 10,000, beyond which datetime can't say when it was.
 _DEEPEST = 100
+_CUT = _DEEPEST + 50
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
 _OURS = (None, "messages", "user_preferences")
 _CAPTIONED = ("image", "video", "document")
 _MOVES = ("user_changed_number", "user_changed_user_id")
@@ -49,7 +52,28 @@ def _decode(raw: bytes) -> Any:
         return msgspec.json.decode(raw)
     except (ValueError, RecursionError):
         # Half a character, escaped, is JSON by its grammar and by this reader, and spoils one item only.
-        return json.loads(raw.decode("utf-8", "replace"), parse_int=_whole)
+        text = raw.decode("utf-8", "replace")
+    try:
+        return json.loads(text, parse_int=_whole)
+    except RecursionError:
+        return json.loads(_cut(text), parse_int=_whole)
+
+
+def _cut(text: str) -> str:
+    """Return JSON with null in place of what no reader can hold: it spoils one item, which is still too deep to use."""
+    pieces: list[str] = []
+    depth = start = 0
+    for token in _TOKEN.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+            if depth == _CUT + 1:
+                pieces += (text[start : token.start()], "null")
+        elif token[0] in "]}":
+            if depth == _CUT + 1:
+                start = token.end()
+            depth -= 1
+    # Where it never ends there is no JSON either way.
+    return "".join([*pieces, text[start:]]) if depth <= _CUT else ""
 
 
 def _whole(digits: str) -> int:
