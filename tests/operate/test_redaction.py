@@ -10,11 +10,9 @@ import msgspec
 import pytest
 
 from oncue import OnCue, Retry
-from oncue.errors import UnknownTask
 from oncue.operate import Filter, Operator
-from oncue.operate.schedule import Wish, offered
+from oncue.operate.schedule import Wish
 from oncue.operate.shape import HIDDEN, Redaction
-from oncue.whatsapp import WhatsApp
 
 SECRET = 'it\'s "M\u00fcller" +49 170\\0\n'
 
@@ -57,12 +55,3 @@ async def test_what_is_nested_as_deep_as_can_be_is_shown(app: OnCue) -> None:
     pages = [await operator.page(Filter(text="end")), await operator.page(Filter())]
     assert [len(page.items) for page in pages] == [1, 1]
     assert "170" not in msgspec.json.encode([await operator.job(made.id), pages]).decode()
-
-
-async def test_nobody_asks_for_the_tasks_of_a_channel(app: OnCue, operator: Operator) -> None:
-    app.channel(WhatsApp(token="t", phone_number_id="1", app_secret="s", verify_token="v"))
-    assert "whatsapp.send" in app.tasks
-    for name in ("receive", "status", "send", "advance"):
-        with pytest.raises(UnknownTask, match="Known are: again, fail, note"):
-            await operator.schedule(Wish(task=f"whatsapp.{name}", args={"ref": "r"}))
-    assert sorted(offered(app)) == ["again", "fail", "note"]

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from oncue.errors import InvalidArguments, InvalidJob, UnknownTask
-from oncue.job import Conflict, Inserted, NewJob
+from oncue.job import FINAL, Conflict, Inserted, NewJob
 from oncue.operate.actions import due_of
 from oncue.operate.find import Name
 from oncue.operate.shape import iso
 from oncue.operate.views import Made, Time
 from oncue.scheduling import Scheduled, new_job
 from oncue.store.operating import AuditRow
-from oncue.store.steps import Steps, operate
+from oncue.store.steps import Steps, operate, overview, read
 from oncue.store.steps.insert import insert_jobs
 from oncue.task import Call, Task
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
+
+
+_FEW = 20
 
 
 class Reused(InvalidJob):
@@ -61,6 +64,7 @@ async def schedule(app: OnCue, who: str, wish: Wish, request: str | None = None)
     def steps() -> Steps[tuple[Inserted | None, AuditRow | None]]:
         if mine is not None and not (yield from operate.add_audit(row, mine)):
             return None, (yield from operate.audit_of_request(mine))
+        yield from _refuse_a_channels(app, wish)
         (made,) = yield from insert_jobs([msgspec.structs.replace(job)])
         detail = _detail(job, made, body)
         if mine is not None:
@@ -82,9 +86,24 @@ def offered(app: OnCue) -> dict[str, Task[Any, Any]]:
 
     Those of its channels send and receive messages, and only a conversation may have them run.
     """
-    rooms = [room.tasks for room in app.channels.values()]
-    inner = {one.name for room in rooms for one in (room.receive, room.status, room.send, room.advance)}
+    inner = _inner(app)
     return {name: task for name, task in app.tasks.items() if task.name not in inner}
+
+
+def _inner(app: OnCue) -> set[str]:
+    rooms = [room.tasks for room in app.channels.values()]
+    return {one.name for room in rooms for one in (room.receive, room.status, room.send, room.advance)}
+
+
+def _refuse_a_channels(app: OnCue, wish: Wish) -> Steps[None]:
+    """Refuse what would get in the way of a conversation: its person's lane, or the key of a job of its own."""
+    if wish.group is not None and wish.group.rpartition(":")[0] in app.channels:
+        raise InvalidJob(f"The group {wish.group!r} is that of a person on a channel: take another one.")
+    if wish.key is not None and app.channels:
+        ids = yield from overview.few_of_key(wish.key, _FEW)
+        found = (yield from read.list_jobs(len(ids), ids=ids)) if ids else []
+        if any(one.task in _inner(app) and one.state not in FINAL for one in found):
+            raise InvalidJob(f"The key {wish.key!r} is that of a conversation's job: take another one.")
 
 
 def _wanted(app: OnCue, wish: Wish) -> Scheduled:
