@@ -89,7 +89,8 @@ async def test_a_run_after_another_has_new_ids_so_that_a_bot_takes_nothing_for_a
     ("options", "text"),
     [
         (["--token", "EAAB"], "EAA"),
-        (["--fault", '{"action": "explode"}'], "explode"),
+        (["--fault", '{"action": "explode"}'], "There is no fault 'explode'; there is: "),
+        (["--template", '{"name": "x", "state": "gone"}'], "one of approved, paused, disabled"),
         (["--template", '{"nam": "x"}'], "nam"),
         (["--webhook", "http://example.com/"], "this machine only"),
         (["--ledger", "/nowhere/ledger"], "can't be written"),

@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from oncue.errors import ConfigError
-from oncue.whatsapp.simulator.config import Category, State, Template
+from oncue.whatsapp.simulator.config import Template
 from oncue.whatsapp.simulator.core import Simulator
-from oncue.whatsapp.simulator.faults import Action, Fault
+from oncue.whatsapp.simulator.faults import Fault
 from oncue.whatsapp.simulator.people import Person
 
 W = TypeVar("W", bound="Wish")
@@ -80,9 +80,9 @@ class NewPerson(Wish):
 
 
 class NewFault(Wish):
-    """See Fault."""
+    """See Fault, which says what there is where a word is none of these."""
 
-    action: Action
+    action: str
     to: str | None = None
     type: str | None = None
     text: str | None = None
@@ -97,13 +97,13 @@ class NewFault(Wish):
 
 
 class NewTemplate(Wish):
-    """See Template."""
+    """See Template, which says what there is where a word is none of these."""
 
     name: str
     language: str = "en"
     parameters: int = 0
-    category: Category = "utility"
-    state: State = "approved"
+    category: str = "utility"
+    state: str = "approved"
     body: str = ""
 
 
@@ -280,11 +280,13 @@ def read_template(raw: bytes) -> Template:
 
 
 def _fault(wish: NewFault) -> Fault:
-    return Fault(**msgspec.structs.asdict(wish))
+    values: dict[str, Any] = msgspec.structs.asdict(wish)
+    return Fault(**values)
 
 
 def _template(wish: NewTemplate) -> Template:
-    return Template(**msgspec.structs.asdict(wish))
+    values: dict[str, Any] = msgspec.structs.asdict(wish)
+    return Template(**values)
 
 
 def _explained(handler: Handler) -> Handler:
