@@ -11,6 +11,7 @@ import msgspec
 from oncue.clock import SECOND
 from oncue.context import current_job
 from oncue.conversation.advance import Advance, Handled, Moved
+from oncue.conversation.holds import AGAIN, AS_TEMPLATE
 from oncue.conversation.options import split_option
 from oncue.conversation.post import Heard, Plan
 from oncue.conversation.replay import Park, Run, Settling
@@ -73,10 +74,11 @@ class Flow:
         chat = yield from record.chat_of(message.chat)
         if chat is None:
             return "its conversation is gone"
-        if chat.state != "active":
+        again = message.kind == "say" and message.resolution in (AGAIN, AS_TEMPLATE)
+        if chat.state != "active" and not (again and chat.state == "done"):
             return f"the conversation is {chat.state}{': ' + chat.reason if chat.reason else ''}"
         step = yield from self._step(message)
-        if step is None or step.state == "done":
+        if step is None or (step.state == "done" and not again):
             return "the conversation has moved on"
         if message.kind in ("question", "say"):
             return None if step.message == message.id else "another message has taken its place"

@@ -10,7 +10,7 @@ import msgspec
 from oncue.clock import SECOND, seconds_to_us
 from oncue.conversation import people
 from oncue.conversation.gate import template_key
-from oncue.conversation.holds import HELD, hold
+from oncue.conversation.holds import AS_TEMPLATE, HELD, refused_after_all
 from oncue.scheduling import Scheduled, new_job
 from oncue.store.chats import ChannelRow, MessageRow, PersonRow, many, one
 from oncue.store.steps import Steps, as_json, ask, fetch, manage, run
@@ -27,10 +27,6 @@ INTAKE_GAP = 15 * SECOND
 """An intake that was not seen for so long (microseconds) may have missed updates."""
 SILENCE = 15 * SECOND
 """An accepted message that has no status after so long, with nothing heard since, tells that updates don't reach us."""
-# A message that went out, was refused because the window had shut, and goes out once more as a template.
-AS_TEMPLATE = "sent again as a template: the window had shut"
-# So often a message goes out that is taken each time, and then refused for what passes.
-_ATTEMPTS = 7
 
 
 class FlowSteps(Protocol):
@@ -316,36 +312,9 @@ class Settle:
             yield from self.event(message, "template", f"{reason}; it goes out once more as a template", now)
             yield from self.add_job(message.ref, message.person, now, now)
         elif status.verdict in HELD:
-            yield from self._held_after_all(message, status, status.verdict, reason, now)
+            yield from refused_after_all(self, message, status, status.verdict, reason, now)
         else:
             yield from self.fail(message, reason, status.verdict or "refused", status.code, now)
-
-    def _held_after_all(
-        self, message: MessageRow, status: Status, verdict: Verdict, reason: str, now: int
-    ) -> Steps[None]:
-        """It was taken, and then refused for what passes, or a human puts right: it goes out once more after that."""
-        message.status = message.status_at = message.external_id = None
-        if message.state == "queued":
-            # That was told before.
-            return
-        # Each acceptance in between ends the count of refusals, so it grows with the attempts here.
-        held = yield from hold(self, message, verdict, reason, status.code, 4.0 ** min(message.attempt, 5), now)
-        unwanted = yield from self.flow.allows(message, now)
-        if unwanted is not None or message.attempt >= _ATTEMPTS:
-            message.external_id, message.status, message.status_at = status.external_id, "failed", status.at
-            yield from self.fail(message, reason, verdict, status.code, now)
-            return
-        if message.chat is not None:
-            # They count from when the question was really sent.
-            why = "its question was refused after all, and goes out once more"
-            yield from self.channel.outbox.withdraw(message.chat, message.step, why, now, "reminder")
-        message.state, message.settled_at, message.unknown_at = "queued", None, None
-        message.code, message.reason = status.code, reason
-        yield from self.save(message)
-        code = "" if status.code is None else f" ({status.code})"
-        text = f"attempt {message.attempt}, after it had been accepted{code}: {reason}; {held.then}"
-        yield from self.event(message, "refused", text, now)
-        yield from self.add_job(message.ref, message.person, held.until, now)
 
     def _disable_template(self, message: MessageRow, reason: str) -> Steps[None]:
         template = template_of(message)
