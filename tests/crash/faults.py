@@ -119,7 +119,10 @@ def _has_inserted(results: Any, *_: Any) -> bool:
 
 
 def note_acks(store: Any, ledger: Ledger) -> None:
-    """Have the ledger say which outcomes are durable: those jobs may never start again."""
+    """Have the ledger say which outcomes are durable: those jobs may never start again.
+
+    Also from when on a job with a limit was allowed to start: how late it then does is the machine's affair.
+    """
     original = store.claim
 
     async def noted(self: Any, request: Any) -> Any:
@@ -127,6 +130,9 @@ def note_acks(store: Any, ledger: Ledger) -> None:
         for ack in request.acks:
             if ack.id not in found.lost and ack.id not in found.unwritten and ack.state != "scheduled":
                 ledger.write("acked", job=ack.id, attempt=ack.attempt)
+        for job in found.jobs:
+            if job.task == "limited":
+                ledger.write("allowed", now=max(request.now, job.start_at), job=job.id)
         return found
 
     store.claim = noted

@@ -44,12 +44,13 @@ def test_limits_are_exact_across_two_workers(stage: Stage) -> None:
         stage.stop(worker)
     verdict = stage.verdict()
     assert not verdict.wrong, verdict
-    limited = sorted(one.now for one in stage.lines("start") if one.token.startswith("limited"))
-    # 20 a second, one at a time: the n-th may not start before the first plus n twentieths; a late first only
-    # shifts all, so it is measured from when the first token can have been taken: the first claim.
-    (claimed,) = stage.rows("SELECT min(started_at) FROM oncue_finished WHERE task = 'limited'")[0]
-    origin = min(int(str(claimed)), limited[0]) - 20_000
-    assert all(start >= origin + n * 50_000 for n, start in enumerate(limited)), limited
+    # 20 a second, one at a time: the n-th is allowed no earlier than the first plus n twentieths, and starts no sooner.
+    allowed = {one.job: one.now for one in stage.lines("allowed")}
+    turns = sorted(allowed.values())
+    assert len(turns) == 20
+    assert all(turn >= turns[0] + n * 50_000 for n, turn in enumerate(turns)), turns
+    limited = [one for one in stage.lines("start") if one.token.startswith("limited")]
+    assert all(one.now >= allowed[one.job] for one in limited), (limited, allowed)
     edges = [(one.at, 1) for one in stage.lines("start") if one.token.startswith("capped")]
     edges += [(one.at, -1) for one in stage.lines("end") if one.token.startswith("capped")]
     running = most = 0
