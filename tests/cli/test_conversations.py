@@ -108,6 +108,16 @@ def test_the_timeline_can_leave_out_what_was_said(talking: Stage) -> None:
     assert "Who are you?" not in talking.here("conversations", "timeline", "p1", "--redact").output
 
 
+def test_what_was_answered_is_hidden_where_the_application_hides_texts(talking: Stage) -> None:
+    execute(talking, """UPDATE oncue_chat_step SET state = 'done', value = '"Rumpel\\u001b[2J"' WHERE kind = 'ask'""")
+    assert "Rumpel\\x1b[2J" in talking.here("conversations", "show", "1").output
+    (talking.folder / "trial.py").write_text(TALK + 'app.redact("text")\n')
+    for more in ([], ["--json"]):
+        shown = talking.here("conversations", "show", "1", "--app", "trial:app", *more).output
+        assert "Rumpel" not in shown
+        assert "\u2022\u2022\u2022" in shown
+
+
 def test_all_of_a_person_is_handed_over_and_erased(talking: Stage) -> None:
     assert talking.json("conversations", "timeline", ANA)
     told = talking.here("conversations", "export", ANA)

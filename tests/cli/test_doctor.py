@@ -13,6 +13,7 @@ import pytest
 from oncue.errors import StoreBusy
 from oncue.store.sqlite import SqliteStore
 from oncue.store.sqlite.schema import VERSION
+from oncue.store.views import Check
 from tests.cli.conftest import Start
 from tests.cli.stage import SECRET, Stage
 
@@ -197,3 +198,14 @@ def test_a_locked_file_is_a_trouble_of_writing_and_says_what_follows(
     assert "long write transaction" in found(answer, "writing")
     assert "go on by themselves" in found(answer, "writing")
     assert "wake" not in levels(answer)
+
+
+def test_no_name_steers_the_terminal(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def found(*_: Any, **__: Any) -> list[Check]:
+        # A worker, a group and a row may be called anything.
+        return [Check("workers", "warn", "w\x1b[2J is silent", "Taken back at the next sweep: the jobs of w\x1b[2J.")]
+
+    monkeypatch.setattr("oncue.cli.doctor._all", found)
+    said = stage.here("doctor").output
+    assert said.count("w\\x1b[2J") == 2
+    assert "\x1b" not in said

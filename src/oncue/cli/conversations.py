@@ -86,13 +86,13 @@ def list_(
 def show_(chat: int, database: str | None, as_json: bool) -> None:
     """Show a conversation: its state and why, its steps with their answers, and what it waits for."""
 
-    async def work() -> tuple[TalkLife, Loaded, int]:
+    async def work() -> tuple[TalkLife, Loaded, int, bool]:
         async with operating(database) as operator:
-            them = _conversations(operator.app)
-            return await operator.talk(chat), await them.show(chat), await them.duplicates(chat)
+            them, hides = _conversations(operator.app), "text" in operator.app.redacted
+            return await operator.talk(chat), await them.show(chat), await them.duplicates(chat), hides
 
-    life, loaded, again = run(work())
-    steps = [_step(step) for step in loaded.steps]
+    life, loaded, again, hides = run(work())
+    steps = [_step(step, hides) for step in loaded.steps]
     if as_json:
         click.echo(to_json({**msgspec.to_builtins(life), "duplicates": again, "steps": steps}))
         return
@@ -101,7 +101,7 @@ def show_(chat: int, database: str | None, as_json: bool) -> None:
             click.echo(f"{name.removesuffix('_at')}\t{plain(value)}")
     click.echo(f"why\t{plain(life.why)}")
     if loaded.message is not None and loaded.open is not None:
-        reason = f": {loaded.message.reason}" if loaded.message.reason else ""
+        reason = f": {plain(loaded.message.reason)}" if loaded.message.reason and not hides else ""
         click.echo(f"its message\t{loaded.message.state}{reason}")
     if again:
         click.echo(f"duplicates\t{again}")
@@ -111,12 +111,14 @@ def show_(chat: int, database: str | None, as_json: bool) -> None:
     show(shown, ("name", "kind", "state", "value", "opened_at", "done_at"), False, empty="no step was reached yet")
 
 
-def _step(step: StepRow) -> dict[str, Any]:
+def _step(step: StepRow, hides: bool) -> dict[str, Any]:
     from oncue.conversation.timeline import waits_of
+    from oncue.operate.shape import HIDDEN
 
+    value = None if step.value is None or step.state == "open" else msgspec.json.decode(step.value)
     return {
         "name": step.name, "kind": step.kind, "state": step.state,
-        "value": None if step.value is None or step.state == "open" else msgspec.json.decode(step.value),
+        "value": value if value is None or not hides else HIDDEN,
         "waits": waits_of(step) if step.state == "open" else None,
         "opened_at": moment(step.opened_at), "done_at": moment(step.done_at),
     }  # fmt: skip

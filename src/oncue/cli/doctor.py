@@ -48,7 +48,7 @@ def doctor(app: str | None, url: str | None, database: str | None, as_json: bool
             level = click.style(f"{check.level:<5}", fg=_COLOURS[check.level]) if on_terminal() else f"{check.level:<5}"
             click.echo(f"{level} {check.name}: {clean(check.found)}")
             if check.remedy:
-                click.echo(f"      {check.remedy}")
+                click.echo(f"      {clean(check.remedy)}")
     if failed:
         raise SystemExit(1)
 
