@@ -12,6 +12,7 @@ from oncue.store.steps import operate
 from oncue.store.views import JobView, WorkerView
 
 _CAP = "cap:"
+_UNTAKEN = 10 * SECOND
 
 
 async def why(job: JobView, store: Store, now: int, workers: Sequence[WorkerView]) -> str:
@@ -33,6 +34,11 @@ async def why(job: JobView, store: Store, now: int, workers: Sequence[WorkerView
         reasons.append(missing)
     if not reasons:
         reasons.append("it is due: the next free worker takes it")
+        if job.eligible_at < now - _UNTAKEN:
+            reasons.append(
+                f"nobody has taken it for {seconds(now - job.eligible_at)}: are all places of the workers taken, or "
+                "does an open transaction hold its row (`oncue doctor`)?"
+            )
     if job.attempt and (last := (await store.attempts(job.id))[-1:]):
         reasons.append(f"attempt {last[0].attempt} was {last[0].outcome}" + _because(last[0].reason or last[0].error))
     return "; ".join(reasons)

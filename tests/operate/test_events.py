@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from oncue import OnCue, Scheduled
@@ -71,6 +74,25 @@ async def test_who_comes_back_hears_what_came_meanwhile_and_nothing_twice(
     assert f'"id":{handle.id}' in heard[1].data
     await other.aclose()
     await back.aclose()
+
+
+async def test_a_database_that_cannot_be_asked_is_told_at_once_and_so_is_its_return(
+    app: OnCue, operator: Operator, watcher: Watcher, tmp_path: Path
+) -> None:
+    """The stream goes on meanwhile: a page that shows the last overview would say for ever that all is well."""
+    listening = watcher.listen(None, operator.jobs)
+    _, event = await _next(listening, "overview")
+    assert "can't be asked" not in event.data
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as other:
+        other.execute("ALTER TABLE oncue_job RENAME TO gone")
+        _, event = await _next(listening, "overview")
+        (told,) = msgspec.json.decode(event.data)["health"]
+        assert (told["name"], told["state"]) == ("database", "fail")
+        assert told["found"].startswith("it can't be asked, so the rest is as it was at 20")
+        other.execute("ALTER TABLE gone RENAME TO oncue_job")
+    _, event = await _next(listening, "overview")
+    assert "can't be asked" not in event.data
+    await listening.aclose()
 
 
 async def test_a_gap_is_said_and_never_silent(operator: Operator, watcher: Watcher) -> None:

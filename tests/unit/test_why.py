@@ -61,6 +61,9 @@ async def test_a_due_job_waits_for_a_worker_or_its_paused_queue(app: OnCue) -> N
     handle = await app.schedule(t.call())
     await claim(app, 0)
     assert await why(app, handle.id) == "it is due: the next free worker takes it"
+    later = app.clock.now() + 60 * SECOND
+    told = await because(await found(app, handle.id), app.store, later, await app.jobs.workers())
+    assert "; nobody has taken it for 60 s: are all places" in told
     await app.store.set_queue("default", True)
     assert "its queue 'default' is paused" in await why(app, handle.id)
 

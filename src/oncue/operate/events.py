@@ -14,6 +14,7 @@ import msgspec
 from oncue.clock import SECOND
 from oncue.errors import NotOpen, StoreError
 from oncue.job import FINAL
+from oncue.operate.views import Health, Overview
 from oncue.store.steps import Steps, overview, read
 from oncue.store.views import JobView
 
@@ -70,6 +71,7 @@ class Watcher:
         self._last_id = 0
         self._heard, self._looked = asyncio.Event(), asyncio.Event()
         self._shown = ""
+        self._latest: Overview | None = None
         self._leaving: asyncio.TimerHandle | None = None
 
     def since(self, last: str | None) -> int | None:
@@ -160,6 +162,7 @@ class Watcher:
                     return
                 except StoreError as error:
                     log.warning("the live view can't look at the database: %s", error)
+                    self._unseen(error)
                 except Exception:
                     # Who listens must not wait for ever for news that nobody looks for.
                     if not failing:
@@ -184,11 +187,20 @@ class Watcher:
                 self._publish("job", summary)
             if seen.more:
                 self._publish("more", {})
-        found = await self._look.overview()
+        self._latest = await self._look.overview()
+        self._show(self._latest)
+
+    def _show(self, found: Overview) -> None:
         same = msgspec.json.encode(msgspec.structs.replace(found, now="", coming=[])).decode()
         if same != self._shown:
             self._shown = same
             self._publish("overview", found)
+
+    def _unseen(self, error: StoreError) -> None:
+        """Tell at once that nothing can be seen: the connection to us lives, and what was seen last may be all well."""
+        if self._latest is not None:
+            text = f"it can't be asked, so the rest is as it was at {self._latest.now[:19]}Z: {error}"
+            self._show(msgspec.structs.replace(self._latest, health=[Health("database", "fail", text)]))
 
     def _changes(self, now: int, first: bool) -> Steps[_Seen]:
         span = yield from overview.id_span()
