@@ -184,6 +184,8 @@ async def test_a_parked_conversation_is_on_the_overview_and_leads_to_its_traceba
             await follow(page.get_by_role("link", name="Parked"))
             await follow(page.get_by_role("link", name="#1"))
             await expect(page.get_by_role("region", name="Error")).to_contain_text("raise LookupError")
+            await expect(page.locator(".lead")).to_contain_text("p1")
+            await expect(page.locator(".life")).to_contain_text("Bot, sending: question english")
             assert await violations(page) == []
 
 

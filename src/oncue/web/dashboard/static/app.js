@@ -1,4 +1,4 @@
-// The shell: which view is shown, what makes it load anew, and whether what it shows is live.
+// The shell: which view is shown, when it loads anew, and whether it is live.
 import {hooks} from "./charts.js";
 import {at, draw, h} from "./dom.js";
 import * as flows from "./flows.js";

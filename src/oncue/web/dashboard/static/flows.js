@@ -87,11 +87,13 @@ const TALKS = {
 	stop: ["active paused parked human", "It ends for good.", "danger"],
 };
 
+const someone = row => `${row.person_name ?? ""} p${row.person}`;
+
 export const conversations = list("Conversations", ({items, next}, ctx) => [
 	p.chips(ctx, "conversations", ["active", "paused", "parked", "ended"]),
 	p.table("Conversations", [
 		["Number", row => p.link(["conversation", row.id], `#${row.id}`), "n"], ["State", "state", "", p.badge], ["Conversation", "conversation", "", bold],
-		["Person", row => row.person_name ?? row.person], "step", ["Began", "started_at", "one", when], ["Changed", "changed_at", "one", when], ["Note", "reason", "cut"],
+		["Person", someone], "step", ["Began", "started_at", "one", when], ["Changed", "changed_at", "one", when], ["Note", "reason", "cut"],
 	], items, "There is no conversation like that."),
 	p.pages(next, ctx.params, "conversations"),
 ]);
@@ -100,10 +102,10 @@ export const conversation = {
 	title: ({id}) => `Conversation ${id}`,
 	load: ctx => ctx.get(`conversations/${ctx.id}`),
 	draw: ({conversation: row, timeline, why, human_since: human, error}, ctx) => [
-		h("p.lead", p.badge(row.state), " ", bold(row.conversation), ` with ${row.person_name ?? row.person} on ${row.channel}: ${why}`),
+		h("p.lead", p.badge(row.state), " ", bold(row.conversation), ` with ${someone(row)} on ${row.channel}: ${why}`),
 		p.acts(Object.entries(TALKS).map(([action, [states, text, look]]) => (!states || states.includes(human ? "human" : row.state))
 			&& p.changing(ctx, path("conversation", row.id), action, `conversation ${row.id}`, text, look))),
 		code("Error", error),
-		p.card("What was said and done", "", p.life(timeline.map(({at, who, text}) => ({at, what: who, text})))),
+		p.card("What was said and done", "", p.life(timeline.map(({at, who, kind, text}) => ({at, what: `${who}, ${kind}:`, text})))),
 	],
 };

@@ -1,4 +1,4 @@
-// Jobs by filter; one job's whole life; and what can be done to one, to a few, or to all that match.
+// Jobs by filter, one job's life, and what can be done to one, a few, or all that match.
 import {h} from "./dom.js";
 import * as p from "./parts.js";
 import {both, count, fromField, moment, num, span, title, toField, when} from "./words.js";

@@ -26,7 +26,7 @@ export async function api(path, body, signal) {
 
 export const live = {state: "connecting", news: performance.now()};
 
-// Reads the events for as long as the page lives, and begins anew after what was heard last.
+// Reads the events, and begins anew after what was heard last.
 export async function listen(hear, changed) {
 	let last, wait = 500, nudge;
 	const say = state => {
