@@ -124,6 +124,8 @@ async def test_a_channel_that_stopped_or_that_nobody_hears_is_told(backend: Back
         check = (await found(t))["channel line"]
         assert (check.state, check.found) == ("fail", "it sends nothing since 1.0 s ago: the token has expired (190)")
         assert "oncue queues resume line.send" in str(check.remedy)
+        # That was not forgotten: what its reason says comes first.
+        assert (await found(t))["queues"].state == "ok"
         await t.app.store.change(lambda: manage.set_queue(t.now, "line.send", False))
         await t.drain()
         assert (await found(t))["channel line"].state == "ok"
@@ -146,6 +148,8 @@ async def test_a_takeover_is_given_back_and_one_that_was_forgotten_is_told(backe
         assert check.state == "warn"
         assert "oncue conversations release APP PERSON" in str(check.remedy)
         await operator.steer_talk("release", 1)
+        with pytest.raises(InvalidJob, match="nothing to give back"):
+            await operator.steer_talk("release", 1)
         assert await t.state() == ("active", "name")
         assert (await found(t))["conversations"].state == "ok"
         done = [(one.who, one.action, one.target) for one in (await operator.audit()).items]

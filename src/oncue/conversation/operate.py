@@ -181,7 +181,8 @@ class Conversations:
         await self._of_person("takeover", person, _takeover)
 
     async def release(self, person: int) -> None:
-        """Give a person back: their conversation goes on where it was. Raises UnknownJob."""
+        """Give a person back: their conversation goes on where it was. Raises UnknownJob, or InvalidJob where nobody
+        has taken them over."""
         await self._of_person("release", person, _release)
 
     async def note(self, person: int, text: str | Content) -> int:
@@ -281,6 +282,8 @@ def _takeover(person: PersonRow, channel: Channel, now: int) -> Steps[None]:
 
 
 def _release(person: PersonRow, channel: Channel, now: int) -> Steps[None]:
+    if person.human_since is None:
+        raise InvalidJob(f"Nobody has taken over person {person.id}: there is nothing to give back.")
     yield run("set_human", id=person.id, at=None)
     yield run("chat_event", person=person.id, chat=None, message=None, at=now, kind="release", text="no human any more")
     chat = yield from record.live_chat(person.id)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from oncue.clock import SECOND, from_us
 from oncue.store.steps import operate, watch
+from oncue.store.steps.chats import channels_now
 from oncue.store.steps.overview import id_span, live_counts
 from oncue.store.views import Check
 from oncue.why import near, seconds
@@ -108,7 +109,11 @@ async def paused(app: OnCue) -> Check:
     if not any(row.what == "queue" for row in await app.store.look(watch.paused)):
         return Check("queues", "ok", "none is paused")
     now = app.clock.now()
-    paused = [queue for queue in await app.store.queues(now) if queue.paused]
+    # Why the messenger stopped one stands in the channel's line: to resume it is the second thing to do, not the first.
+    stopped = {f"{row.name}.send" for row in await app.store.look(channels_now) if row.stopped is not None}
+    paused = [queue for queue in await app.store.queues(now) if queue.paused and queue.name not in stopped]
+    if not paused:
+        return Check("queues", "ok", "none is paused, but for channels that are stopped")
     found = "; ".join(
         f"{queue.name} is paused{_since(queue.paused_at, now)}, {_jobs(queue.due)} of it due" for queue in paused
     )

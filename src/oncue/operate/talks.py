@@ -165,4 +165,4 @@ class Talks:
             await self._talks.takeover(person)
             return f"A human looks after person {person}; nothing is sent but notes, until they are released."
         await self._talks.release(person)
-        return f"Person {person} is given back: their conversation goes on."
+        return f"Person {person} is given back: a conversation that waited for that goes on."
