@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
@@ -15,7 +16,6 @@ from oncue.operate.jobs import JobReader
 from oncue.operate.overview import Look
 from oncue.operate.schedule import Wish, schedule
 from oncue.operate.shape import Redaction, iso
-from oncue.operate.talks import TalkAction, Talks
 from oncue.operate.tokens import Tokens
 from oncue.operate.views import (
     AuditEntry,
@@ -37,6 +37,7 @@ from oncue.store.steps import operate
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
+    from oncue.operate.talks import TalkAction, Talks
 
 _looks: WeakKeyDictionary[OnCue, Look] = WeakKeyDictionary()
 _watchers: WeakKeyDictionary[OnCue, Watcher] = WeakKeyDictionary()
@@ -54,7 +55,13 @@ class Operator:
         self.flows, self.jobs = Flows(app), JobReader(app, redaction)
         self.tokens = Tokens(app, who)
         self._actions = Actions(app, who)
-        self._talks = Talks(app, who, redact="text" in app.redacted)
+
+    @cached_property
+    def _talks(self) -> Talks:
+        # What conversations need is a fifth of what a shell command loads, and most have nothing to do with them.
+        from oncue.operate.talks import Talks
+
+        return Talks(self.app, self.who, redact="text" in self.app.redacted)
 
     @property
     def look(self) -> Look:
