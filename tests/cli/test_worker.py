@@ -170,3 +170,17 @@ def test_serve_with_a_secret_that_is_too_short_says_so(stage: Stage) -> None:
     done = stage.apart("serve", "trial:app", "--port", "0", CRON_SECRET="short")
     assert done.returncode == 1
     assert done.stderr.startswith("Error: CRON_SECRET has 5 characters")
+
+
+def test_serve_ends_without_waiting_for_an_open_page(start: Start) -> None:
+    served = start("serve", "trial:app", "--port", "0", "--grace", "600")
+    url = address(served.says("ready"))
+    with httpx.stream("GET", f"{url}/api/events", trust_env=False, timeout=60) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == ": welcome"
+        served.process.send_signal(signal.SIGTERM)
+        # It comes to its end by itself, long before the grace does.
+        assert list(lines)
+    _, rest = served.process.communicate()
+    assert served.process.returncode == 0
+    assert "Traceback" not in rest

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from oncue.app import OnCue
-from oncue.cli.common import fail, load_app, unset
+from oncue.cli.common import fail, load_app, unset, who
 from oncue.errors import ConfigError
 from oncue.exporter import address_of, exporting
 from oncue.logs import say, to_stderr
@@ -119,6 +119,8 @@ def serve(
 
 
 async def _serve(server: Any, listener: socket.socket, app: OnCue, options: WorkerOptions | None) -> None:
+    from oncue.operate import Operator
+
     started = server.startup
 
     async def startup(sockets: Any = None) -> None:
@@ -139,6 +141,8 @@ async def _serve(server: Any, listener: socket.socket, app: OnCue, options: Work
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
+        # A page is open for as long as somebody looks, and the server would wait for it all its grace.
+        Operator(app, who()).watcher.end()
         server.should_exit = True
         await serving
         if not server.started:

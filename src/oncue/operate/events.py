@@ -73,6 +73,7 @@ class Watcher:
         self._shown = ""
         self._latest: Overview | None = None
         self._leaving: asyncio.TimerHandle | None = None
+        self._ended = False
 
     def since(self, last: str | None) -> int | None:
         """Return the number of the last event that somebody heard, by its id; None where there is a gap since then."""
@@ -84,6 +85,12 @@ class Watcher:
         number = int(text)
         first = self._ring[0].number if self._ring else self._number + 1
         return number if first - 1 <= number <= self._number else None
+
+    def end(self) -> None:
+        """Let everybody's stream come to its end, for good: this process stops, and waits for whoever it serves."""
+        self._ended = True
+        for news in self._listeners:
+            news.set()
 
     async def looking(self) -> None:
         """Wait until what changes from now on is told to whoever has begun to listen."""
@@ -99,7 +106,7 @@ class Watcher:
             if number is None:
                 number = self._number
                 yield f"{self.epoch}-{number}", Event(number, "reset", "{}")
-            while True:
+            while not self._ended:
                 news.clear()
                 gone = bool(self._ring) and self._ring[0].number - 1 > number
                 if gone:

@@ -65,7 +65,10 @@ class Stream:
                             return
                         asked = clock()
                     if done:
-                        id, event = waiting.result()
+                        try:
+                            id, event = waiting.result()
+                        except StopAsyncIteration:
+                            return
                         waiting = asyncio.ensure_future(anext(events))
                         yield f"id: {id}\nevent: {event.name}\ndata: {event.data}\n\n"
                         said = clock()
