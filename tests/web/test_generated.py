@@ -39,4 +39,5 @@ def test_generated_requests_find_nothing_wrong_with_the_api(tmp_path: Path) -> N
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert f"Tested: {len(OPERATIONS)}" in ran.stdout, ran.stdout
+    # All but the description itself.
+    assert f"Tested: {len(OPERATIONS) - 1}" in ran.stdout, ran.stdout
