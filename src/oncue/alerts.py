@@ -17,7 +17,7 @@ import msgspec
 
 from oncue.clock import SECOND, from_us, seconds_to_us
 from oncue.errors import ConfigError, StoreError
-from oncue.store.steps import watch
+from oncue.store.steps import chats, watch
 from oncue.why import seconds
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ EVERY = 15.0
 """Seconds between two looks of a process."""
 _PATIENCE = 20.0
 _UNSWEPT = 600 * SECOND
+_LEAST = {"after": 0, "within": 1, "repeat": 1, "jobs": 1, "at_least": 1, "conversations": 1}
 
 
 class Alert(msgspec.Struct, frozen=True):
@@ -76,7 +77,7 @@ class _Rule:
     repeat: float | None = 4 * 3600.0
 
     def __post_init__(self) -> None:
-        for name, least in (("after", 0), ("within", 1), ("repeat", 1), ("jobs", 1), ("at_least", 1)):
+        for name, least in _LEAST.items():
             value = getattr(self, name, None)
             if value is not None and not least <= value < math.inf:
                 raise ConfigError(f"The alert {self.name!r} takes {name} from {least} up, not {value!r}.")
@@ -190,6 +191,26 @@ class Paused(_Rule):
             f"{one.what} {one.name} is paused for {seconds(now - one.since)}"
             for one in found
             if one.since is not None and one.since <= before
+        ]
+        return "; ".join(said) or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parked(_Rule):
+    """Conversations are parked, or their messenger stopped a channel: nothing of it goes on before a person acts."""
+
+    name: str = "parked"
+    conversations: int = 1
+
+    async def find(self, app: OnCue) -> str | None:
+        """Return which channels are stopped, and how many conversations are parked."""
+        rows = await app.store.look(chats.channels_now)
+        said = [f"channel {one.name} was stopped by its messenger" for one in rows if one.stopped and one.paused_at]
+        parked = [one for one in await app.store.look(chats.standing_still) if one.state == "parked"]
+        said += [
+            f"{_count(one.number, 'conversation')} parked, the last {one.last} ({one.conversation})"
+            for one in parked
+            if one.number >= self.conversations
         ]
         return "; ".join(said) or None
 

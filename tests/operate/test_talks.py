@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oncue import OnCue
+from oncue.alerts import Parked
 from oncue.conversation import Chat
 from oncue.conversation.intake import Heartbeat
 from oncue.errors import InvalidJob
@@ -63,6 +64,8 @@ async def test_a_parked_conversation_is_named_with_its_reason_and_what_to_do(bac
         check = (await found(t))["conversations"]
         assert check.state == "warn"
         assert "1 conversation is parked, the first " in check.found
+        assert await Parked().find(t.app) == "1 conversation parked, the last 1 (trial)"
+        assert await Parked(conversations=2).find(t.app) is None
         assert check.found.endswith("the last, 1 (trial) at name: KeyError: 'no lesson'")
         assert "oncue conversations resume APP ID" in str(check.remedy)
         life = await Operator(t.app, "cli:ana").talk(1)
@@ -124,11 +127,13 @@ async def test_a_channel_that_stopped_or_that_nobody_hears_is_told(backend: Back
         check = (await found(t))["channel line"]
         assert (check.state, check.found) == ("fail", "it sends nothing since 1.0 s ago: the token has expired (190)")
         assert "oncue queues resume line.send" in str(check.remedy)
+        assert await Parked().find(t.app) == "channel line was stopped by its messenger"
         # That was not forgotten: what its reason says comes first.
         assert (await found(t))["queues"].state == "ok"
         await t.app.store.change(lambda: manage.set_queue(t.now, "line.send", False))
         await t.drain()
         assert (await found(t))["channel line"].state == "ok"
+        assert await Parked().find(t.app) is None
 
 
 async def test_a_takeover_is_given_back_and_one_that_was_forgotten_is_told(backend: Backend) -> None:
