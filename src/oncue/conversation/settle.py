@@ -27,6 +27,10 @@ INTAKE_GAP = 15 * SECOND
 """An intake that was not seen for so long (microseconds) may have missed updates."""
 SILENCE = 15 * SECOND
 """An accepted message that has no status after so long, with nothing heard since, tells that updates don't reach us."""
+# On a busy channel there is always an update that came a moment ago.
+_FRESH = SECOND
+# Within this time a job that failed once, or whose worker died, runs again.
+_TRIED_AGAIN = 60 * SECOND
 
 
 class FlowSteps(Protocol):
@@ -218,6 +222,9 @@ class Settle:
         2. it isn't deaf: no message of this channel was accepted in that time and has no status 15 s later while
            nothing at all was heard. (Where nothing else was sent either, the heartbeat has to do.)
 
+        What came in meanwhile must also have been read, but for what came in the last second: an update is answered with
+        200 before its statuses are taken in.
+
         A messenger that has no statuses, or whose statuses don't say what they are about, can't tell: there R alone
         counts, and a person may get a question twice.
         """
@@ -236,7 +243,16 @@ class Settle:
             deaf = yield ask("unheard_since", channel=self.channel.name, **times)
             if deaf:
                 return None, f"no status came of {deaf} other messages, and nothing else was heard"
+            unread = yield from self._unread(max(since + window, now - _FRESH), now)
+            if unread:
+                return None, f"updates that came in meanwhile are still to be read: {unread}"
         return since + window, ""
+
+    def _unread(self, until: int, now: int) -> Steps[int]:
+        task = self.channel.tasks.status
+        where = {"queue": task.options.queue, "priority": task.options.priority, "task": task.name}
+        count: int = yield ask("unread_updates", **where, until=until, soon=now + _TRIED_AGAIN)
+        return count
 
     def save_person(self, person: PersonRow) -> Steps[None]:
         """Store what sending changed of a person."""

@@ -183,6 +183,14 @@ WHERE m.channel = :channel::text AND m.state = 'accepted' AND m.status IS NULL
   AND m.settled_at >= :since::bigint AND m.settled_at <= :until::bigint
   AND NOT EXISTS (SELECT 1 FROM oncue_channel AS c WHERE c.name = m.channel AND c.heard_at > m.settled_at);
 
+-- name: unread_updates
+-- Updates that came in by then, and whose statuses were not taken in yet; one that failed is tried again by ``soon``.
+SELECT count(*) FROM (
+  SELECT 1 FROM oncue_job WHERE state = 'scheduled' AND queue = :queue::text AND priority = :priority::int
+    AND eligible_at <= :soon::bigint AND task = :task::text AND scheduled_at <= :until::bigint
+  UNION ALL
+  SELECT 1 FROM oncue_job WHERE state = 'running' AND task = :task::text AND scheduled_at <= :until::bigint) AS unread;
+
 -- name: people_reached
 -- Others to whom a template went in that time.
 SELECT count(DISTINCT person) FROM (

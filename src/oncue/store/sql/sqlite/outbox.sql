@@ -178,6 +178,14 @@ WHERE m.channel = :channel AND m.state = 'accepted' AND m.status IS NULL
   AND m.settled_at >= :since AND m.settled_at <= :until
   AND NOT EXISTS (SELECT 1 FROM oncue_channel AS c WHERE c.name = m.channel AND c.heard_at > m.settled_at);
 
+-- name: unread_updates
+-- Updates that came in by then, and whose statuses were not taken in yet; one that failed is tried again by ``soon``.
+SELECT count(*) FROM (
+  SELECT 1 FROM oncue_job WHERE state = 'scheduled' AND queue = :queue AND priority = :priority
+    AND eligible_at <= :soon AND task = :task AND scheduled_at <= :until
+  UNION ALL
+  SELECT 1 FROM oncue_job WHERE state = 'running' AND task = :task AND scheduled_at <= :until) AS unread;
+
 -- name: people_reached
 -- Others to whom a template went in that time.
 SELECT count(DISTINCT person) FROM (
