@@ -222,8 +222,8 @@ class Settle:
         2. it isn't deaf: no message of this channel was accepted in that time and has no status 15 s later while
            nothing at all was heard. (Where nothing else was sent either, the heartbeat has to do.)
 
-        What came in meanwhile must also have been read, but for what came in the last second: an update is answered with
-        200 before its statuses are taken in.
+        What came in meanwhile must also have been read, but for what came in the last second: an update is answered
+        with 200 before its statuses are taken in.
 
         A messenger that has no statuses, or whose statuses don't say what they are about, can't tell: there R alone
         counts, and a person may get a question twice.
