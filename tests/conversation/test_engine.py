@@ -6,6 +6,7 @@ import pytest
 
 from oncue.clock import SECOND, from_us
 from oncue.conversation import Chat, Remind, hours, minutes
+from oncue.conversation.advance import MOST_HINTS
 from oncue.transport import Choices, Option, Template, Text
 from tests.conversation.engine_stage import ADA, Talk, Wire, talk
 from tests.databases import Backend
@@ -189,6 +190,23 @@ async def test_a_check_cleans_or_refuses_with_words_for_the_person(backend: Back
         assert t.shown == ["How old?", "A number, please.", "Nobody is that old. How old are you?", "In ten years: 46"]
         assert (await t.values())["age"] == 36
         assert [m.nth for m in await t.messages("hint")] == [1, 2]
+
+
+async def test_a_program_that_answers_hints_is_not_answered_for_ever(backend: Backend) -> None:
+    async def ask(chat: Chat) -> None:
+        await chat.ask("age", "How old?", check=int, retry="A number, please.", remind=[Remind(after=hours(1))])
+
+    async with talk(backend, ask) as t:
+        await t.write("start")
+        for number in range(MOST_HINTS + 5):
+            await t.write(f"Thank you for message {number}.")
+            await t.advance(10)
+        assert t.shown.count("A number, please.") == MOST_HINTS
+        assert len(await t.events("silent")) == 1
+        await t.advance(hours(2).total_seconds())
+        assert [m.state for m in await t.messages("reminder")][-1] == "accepted"
+        await t.write("36")
+        assert (await t.chat()).state == "done"
 
 
 async def test_what_is_no_text_gets_a_hint_and_a_reaction_nothing(backend: Backend) -> None:

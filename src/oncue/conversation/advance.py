@@ -47,6 +47,8 @@ log = logging.getLogger("oncue.conversation")
 # Shorter delays need no sign that an answer is being written; longer ones outlast it.
 _TYPING = (SECOND // 2, 25 * SECOND)
 _TYPING_WITHIN = 2.0
+MOST_HINTS = 20
+"""So often a person is told that what they wrote is no answer to a question."""
 _content = msgspec.json.Decoder(Content)
 _plan = msgspec.json.Decoder(Plan)
 
@@ -195,9 +197,11 @@ class Advance:
         yield from save(_planned(row, Plan(remind=post.nudges(), behind=behind, delay=drawn.delay)))
         return due
 
-    def _hint(self, made: Run, waits: StepRow, misfit: Misfit, drawn: Drawn) -> Steps[int]:
+    def _hint(self, made: Run, waits: StepRow, misfit: Misfit, drawn: Drawn) -> Steps[int | None]:
         chat, now, heard = made.loaded.chat, drawn.now, made.heard
         yield run("note_fragments", chat=chat.id, step=waits.name, note="no answer to this question")
+        if chat.tries >= MOST_HINTS:
+            return (yield from self._say_no_more(made, waits, now))
         due = max(now, drawn.delay + (now if heard is None else heard.at))
         content = misfit.question.hint(misfit.text, drawn.ref, self.channel.transport)
         new = NewMessage(
@@ -206,6 +210,14 @@ class Advance:
         )  # fmt: skip
         yield from self.channel.outbox.queue(new, now)
         return due
+
+    def _say_no_more(self, made: Run, waits: StepRow, now: int) -> Steps[int | None]:
+        """Two programs that answer each other would go on for ever, and each message is billed."""
+        chat, message = made.loaded.chat, made.loaded.message
+        if chat.tries == MOST_HINTS:
+            text = f"{MOST_HINTS} answers to {waits.name!r} didn't fit: none that doesn't is replied to any more"
+            yield from event(chat, "silent", text, now)
+        return None if message is None else (yield from self._remind_again(made.loaded, waits, message, now))
 
     def _mend(self, made: Run, waits: StepRow, post: Post | None, drawn: Drawn) -> Steps[int | None]:
         """Make sure that what is waited for can come: after a resume, or a job that was lost."""
