@@ -100,12 +100,8 @@ async def _blocked(job: JobView, store: Store, now: int) -> str:
     what = f"group {name.removeprefix(GROUP)!r}" if name.startswith(GROUP) else f"key {name.removeprefix(KEY)!r}"
     if holder is None:
         return f"it was parked behind another job of its {what}, which is gone: the next sweep frees it"
-    since = f" for {seconds(now - holder.started_at)}" if holder.started_at is not None else ""
-    state = (
-        f"runs{since}"
-        if holder.state == "running"
-        else f"is between attempts {holder.attempt} and {holder.attempt + 1}"
-    )
+    since = "runs" if holder.started_at is None else f"has run for {seconds(now - holder.started_at)}"
+    state = since if holder.state == "running" else f"is between attempts {holder.attempt} and {holder.attempt + 1}"
     if holder.state == "scheduled" and not holder.attempt:
         state = "comes first"
     return f"it waits behind job {holder.id} of the same {what}, which {state}"

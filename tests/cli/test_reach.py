@@ -114,7 +114,7 @@ async def test_a_job_that_runs_for_very_long_is_named(stage: Stage) -> None:
         await until_state(app, handle.id, "cancelled")
     assert before["level"] == "ok"
     assert found["level"] == "warn"
-    assert f"job {handle.id} (hang) runs for 2 h, on worker" in found["found"]
+    assert f"job {handle.id} (hang) has run for 2 h, on worker" in found["found"]
     assert "oncue jobs cancel" in found["remedy"]
 
 

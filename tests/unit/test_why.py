@@ -94,7 +94,7 @@ async def test_a_blocked_job_names_the_job_that_it_waits_behind(app: OnCue) -> N
     second = await app.schedule(t.call(), group="g")
     await claim(app)
     assert (await why(app, second.id)).startswith(
-        f"it waits behind job {first.id} of the same group 'g', which runs for "
+        f"it waits behind job {first.id} of the same group 'g', which has run for "
     )
     assert "on worker w-1" in await why(app, first.id)
 
@@ -124,7 +124,7 @@ async def test_a_job_behind_the_started_one_of_its_key_names_it(app: OnCue) -> N
     second = await app.schedule(t.call(), key="k")
     await claim(app, name="w-2")
     assert (await why(app, second.id)).startswith(
-        f"it waits behind job {first.id} of the same key 'k', which runs for "
+        f"it waits behind job {first.id} of the same key 'k', which has run for "
     )
 
 

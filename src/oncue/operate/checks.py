@@ -182,10 +182,10 @@ async def long_running(app: OnCue) -> Check:
         key=lambda job: job.started_at or 0,
     )
     if not long:
-        return Check("running long", "ok", "no job runs for more than an hour")
+        return Check("running long", "ok", "no job has run for more than an hour")
     names = {one.id: one.name for one in await app.jobs.workers()}
     texts = [
-        f"job {job.id} ({job.task}) runs for {seconds(now - (job.started_at or now))}, on worker "
+        f"job {job.id} ({job.task}) has run for {seconds(now - (job.started_at or now))}, on worker "
         f"{names.get(job.worker or 0, job.worker)}"
         for job in long[:_SHOWN]
     ]

@@ -190,7 +190,7 @@ def _behind(name: str, holder: JobView | None, now: int) -> str:
     if name.startswith(PAUSE):
         return "the task is paused: resume it, and they start"
     if holder is not None and holder.state == "running":
-        return f"job {holder.id} runs for {seconds(now - (holder.started_at or now))}, on worker {holder.worker}"
+        return f"job {holder.id} has run for {seconds(now - (holder.started_at or now))}, on worker {holder.worker}"
     if holder is not None:
         after = f"after attempt {holder.attempt}" if holder.attempt else "not begun yet"
         return f"job {holder.id} comes first: {after}, due {seconds(now - holder.scheduled_at)} " + (
