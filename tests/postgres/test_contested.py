@@ -96,7 +96,7 @@ async def test_many_held_keys_leave_the_free_ones_of_their_commit_alone(url: str
 
 
 async def test_a_key_that_stays_held_is_an_error_for_its_callers_alone(url: str) -> None:
-    async with bench_on(url, patience=0.5) as bench:
+    async with bench_on(url, patience=4.0) as bench:
         await bench.put(job(50, key="a"))
         with holding(url, _LOCK_KEY, "a"):
             asked = [bench.put(job(50, key=key)) for key in ("a", "b", "a")]
