@@ -15,6 +15,7 @@ from tests.databases import POSTGRES, Backend, database
 
 FAR = 1_000_000
 NOW = 1_800_000_000_000_000
+OPEN = {"except": "[]", "held": "[]"}
 HOUR = 3_600_000_000
 
 
@@ -77,9 +78,9 @@ HOT: dict[str, dict[str, Any]] = {
         "unknown": [],
     },
     "lane_head": {"queue": "default", "priority": 0, "bound": [], "unknown": []},
-    "candidates": {"queue": "default", "priority": 0, "until": NOW, "now": NOW, "count": 200, "except": "[]"},
-    "next_in_lane": {"queue": "default", "priority": 0, "except": "[]"},
-    "lane_after": {"queue": "default", "priority": 0, "until": NOW, "except": "[]"},
+    "candidates": {"queue": "default", "priority": 0, "until": NOW, "now": NOW, "count": 200, **OPEN},
+    "next_in_lane": {"queue": "default", "priority": 0, **OPEN},
+    "lane_after": {"queue": "default", "priority": 0, "until": NOW, **OPEN},
     "claim_jobs": {"worker": 7, "now": NOW, "ids": json.dumps(list(range(FAR + 2001, FAR + 2201)))},
     "group_heads": {"groups": json.dumps([f"far{n}" for n in range(200)])},
     "busy_groups": {"groups": json.dumps([f"far{n}" for n in range(200)])},

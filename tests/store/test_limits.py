@@ -8,6 +8,7 @@ import pytest
 
 from oncue.job import Claimed, Failed, NewJob
 from oncue.limits import Limit, Policy, Rules
+from oncue.store.steps import Steps, run
 from tests.store.kit import T0, Bench, S, job
 
 
@@ -190,6 +191,54 @@ async def test_after_a_pause_each_token_moves_few_rows(bench: Bench) -> None:
     assert len(await bench.ids(worker, policy=policy)) == 1
     after = {one.id: one.eligible_at for one in await bench.store.list_jobs(limit=99, state=["scheduled"])}
     assert all(after[id] == before[id] for id in after)
+
+
+async def spend(bench: Bench, cost: int) -> None:
+    """Take tokens of the task's limit beside its jobs: so many microseconds' worth."""
+
+    def steps() -> Steps[None]:
+        yield run("charge_limit", name="task:t", cost=cost, now=bench.now)
+
+    await bench.store.change(steps, locked=True)
+
+
+async def test_tokens_that_others_spend_move_nobody_until_that_adds_up(bench: Bench) -> None:
+    """Thousands may wait: what is spent beside them must not cost by their number each time."""
+    worker, policy, oracle = await bench.worker(), by_task(limit=Limit(10)), Oracle(Limit(10))
+    ids = await bench.add(*[job() for _ in range(300)])
+    starts = await bench.ids(worker, policy=policy)
+    before = {one.id: one.eligible_at for one in await bench.store.list_jobs(limit=999, state=["scheduled"])}
+    oracle.start(bench.now)
+    moves = looks = 0
+    for _ in range(250):
+        await spend(bench, S // 10)
+        oracle.tat = max(oracle.tat, bench.now) + S // 10
+        while not (found := await bench.ask(worker, policy=policy)).jobs:
+            looks += 1
+            assert found.next_eligible is not None
+            bench.clock.set(found.next_eligible)
+        assert bench.now == oracle.tat, "the whole rate is used"
+        (one,) = found.jobs
+        starts.append(one.id)
+        oracle.start(bench.now)
+        after = {one.id: one.eligible_at for one in await bench.store.list_jobs(limit=999, state=["scheduled"])}
+        moves += sum(after[id] != before[id] for id in after) > 1
+        before = after
+    assert starts == ids[: len(starts)], "those that waited longest start first"
+    assert moves <= 3
+    assert looks < 600, "each token costs a look or two, however many wait"
+
+
+async def test_who_waits_for_a_token_hides_nobody_behind_them(bench: Bench) -> None:
+    worker, policy = await bench.worker(), by_task(limit=Limit(10))
+    await bench.add(*[job() for _ in range(50)])
+    await bench.ids(worker, policy=policy)
+    bench.clock.move(3)
+    await spend(bench, S)
+    free = await bench.add(*[job(3, task="free") for _ in range(4)])
+    found = await bench.ask(worker, policy=policy, count=2)
+    assert [one.id for one in found.jobs] == free[:2]
+    assert await bench.ids(worker, policy=policy) == free[2:]
 
 
 async def test_a_cap_is_shared_by_two_workers(bench: Bench) -> None:

@@ -9,6 +9,8 @@ from oncue.job import GROUP, KEY, Claimed
 from oncue.limits import Bucket, Limit, Policy
 
 LIMIT = "limit:"
+# So many intervals may pass before all who wait for a limit are moved, which costs by their number.
+_DRIFT = 256
 
 
 @dataclass(slots=True)
@@ -27,12 +29,14 @@ class Choice:
     """``take`` to run; ``park`` as (id, blocked_by, eligible_at or None); ``skip`` to end, blocked, with its reason.
 
     ``shift``: by how much to move what waits for a limit already, by the limit's blocker; before ``park`` is written.
+    ``hold``: until when what waits for a limit is to be left as it is, by the limit's blocker.
     """
 
     take: list[Claimed] = field(default_factory=list)
     park: list[tuple[int, str, int | None]] = field(default_factory=list)
     skip: list[tuple[Claimed, str]] = field(default_factory=list)
     shift: dict[str, int] = field(default_factory=dict)
+    hold: dict[str, int] = field(default_factory=dict)
 
 
 def is_plain(jobs: Sequence[Claimed], policy: Policy) -> bool:
@@ -44,7 +48,7 @@ def choose(jobs: Sequence[Claimed], facts: Facts, policy: Policy, now: int) -> C
     """Sort candidates (in claim order) into those to run now, to park behind a blocker, and to skip."""
     choice = Choice()
     for job in jobs:
-        if job.blocked_by in choice.shift:
+        if job.blocked_by in choice.shift or job.blocked_by in choice.hold:
             continue
         blocker = _blocker(job, facts, policy)
         if blocker is not None:
@@ -96,14 +100,17 @@ def _rate_wait(job: Claimed, facts: Facts, policy: Policy, now: int) -> tuple[st
 
 def _make_wait(job: Claimed, name: str, slot: int, limit: Limit, facts: Facts, choice: Choice) -> None:
     """Give the job its slot. Where its earlier one passed unused by a whole interval or more, because nobody came for
-    it, all who wait move on together: they keep their order, and are not looked at again one by one at each token.
+    it, or others spent the tokens, all who wait keep their order: they stay where they are until the next token, and
+    once that has gone on for long they move on together.
     """
     late = slot - job.eligible_at
-    if job.blocked_by == LIMIT + name and late >= limit.interval_us:
+    if job.blocked_by != LIMIT + name or late < limit.interval_us:
+        choice.park.append((job.id, LIMIT + name, slot))
+    elif late < _DRIFT * limit.interval_us:
+        choice.hold[job.blocked_by] = slot
+    else:
         choice.shift[job.blocked_by] = late
         facts.buckets[name].backlog += late
-    else:
-        choice.park.append((job.id, LIMIT + name, slot))
 
 
 def _take(job: Claimed, facts: Facts, policy: Policy, now: int) -> None:

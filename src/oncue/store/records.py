@@ -91,7 +91,7 @@ class Claims(msgspec.Struct):
     ``held``: some due jobs could not be taken, because another transaction holds their rows. ``left``: jobs of dead
     workers could not be taken back, for the same reason.
     ``bound_due``: some have a group, a key or a limit, and were left for a claim under the lock.
-    ``limited``: so many were put off by a limit.
+    ``limited``: so many were put off by a limit; ``waits``: until when a limit has no token, by its blocker.
     ``unwritten``: acks to hand in again, for the same reason, or because of ``trouble``, which kept part of the work
     from being done.
     """
@@ -107,6 +107,7 @@ class Claims(msgspec.Struct):
     changed: bool = False
     skipped: int = 0
     limited: int = 0
+    waits: dict[str, int] = {}
     held: bool = False
     left: bool = False
     bound_due: bool = False

@@ -274,7 +274,12 @@ class Claimer:
             found.bound_due = True
             return True
         found.held = True
-        rest = {"queue": values["queue"], "priority": values["priority"], "except": as_json(values["unknown"])}
+        rest = {
+            "queue": values["queue"],
+            "priority": values["priority"],
+            "except": as_json(values["unknown"]),
+            "held": "[]",
+        }
         text, args = named("lane_after", self._store.schema_name, {**rest, "until": until})
         after = await conn.fetchval(text, *args)
         if after is not None:

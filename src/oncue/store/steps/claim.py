@@ -124,19 +124,25 @@ def _claim_lanes(request: Claim, lanes: list[Lane], found: Claims) -> Steps[list
                 # Places are left: the next claim goes on here.
                 later.append(eligible)
         else:
-            where = {"queue": queue, "priority": priority, "except": as_json(request.unknown)}
+            where = {"queue": queue, "priority": priority, "except": as_json(request.unknown), "held": _names(found)}
             after = yield ask("next_in_lane", **where)
             if after is not None and after <= request.until:
                 found.held = True
                 after = yield ask("lane_after", until=request.until, **where)
             if after is not None:
                 later.append(after)
-    return later
+    return [*later, *found.waits.values()]
+
+
+def _names(found: Claims) -> str:
+    """Return the limits that have no token for now: who waits for one is not looked at again."""
+    return as_json(sorted(found.waits))
 
 
 def _claim_lane(request: Claim, lane: Lane, count: int, found: Claims) -> Steps[bool]:
     """Claim up to ``count`` jobs of a lane; tell whether the lane may have more that are due."""
     values = {"queue": lane[0], "priority": lane[1], "until": request.until, "now": request.now, "count": count}
+    values["held"] = _names(found)
     jobs = _jobs.decode((yield ask("candidates", **values, **{"except": as_json(request.unknown)})))
     if is_plain(jobs, request.policy):
         choice = Choice(take=jobs)
@@ -146,6 +152,7 @@ def _claim_lane(request: Claim, lane: Lane, count: int, found: Claims) -> Steps[
         yield from _settle(request, choice, facts)
         found.skipped += len(choice.skip)
         found.limited += sum(slot is not None for _, _, slot in choice.park)
+        found.waits |= choice.hold
     if choice.take:
         ids = as_json([job.id for job in choice.take])
         yield run("claim_jobs", worker=request.worker, now=request.now, ids=ids)

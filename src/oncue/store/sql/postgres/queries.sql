@@ -240,6 +240,7 @@ SELECT coalesce(json_agg(json_build_array(
 FROM (SELECT * FROM oncue_job
       WHERE state = 'scheduled' AND eligible_at IS NOT NULL AND queue = :queue AND priority = :priority::int
         AND eligible_at <= :until::bigint AND task <> ALL (ARRAY(SELECT json_array_elements_text(:except::json)))
+        AND (blocked_by IS NULL OR blocked_by <> ALL (ARRAY(SELECT json_array_elements_text(:held::json))))
       ORDER BY eligible_at, id LIMIT :count::int FOR UPDATE SKIP LOCKED) AS c;
 
 -- name: claim_jobs
@@ -312,12 +313,14 @@ WHERE id = :worker::bigint AND lease_until >= 0;
 SELECT eligible_at FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
   AND queue = :queue AND priority = :priority::int
   AND task <> ALL (ARRAY(SELECT json_array_elements_text(:except::json)))
+  AND (blocked_by IS NULL OR blocked_by <> ALL (ARRAY(SELECT json_array_elements_text(:held::json))))
 ORDER BY eligible_at, id LIMIT 1;
 
 -- name: lane_after
 SELECT eligible_at FROM oncue_job WHERE state = 'scheduled' AND eligible_at > :until::bigint
   AND queue = :queue AND priority = :priority::int
   AND task <> ALL (ARRAY(SELECT json_array_elements_text(:except::json)))
+  AND (blocked_by IS NULL OR blocked_by <> ALL (ARRAY(SELECT json_array_elements_text(:held::json))))
 ORDER BY eligible_at, id LIMIT 1;
 
 -- name: add_worker

@@ -109,6 +109,7 @@ SELECT json_group_array(json_array(
 FROM (SELECT * FROM oncue_job
       WHERE state = 'scheduled' AND eligible_at IS NOT NULL AND queue = :queue AND priority = :priority
         AND eligible_at <= :until AND task NOT IN (SELECT value FROM json_each(:except))
+        AND (blocked_by IS NULL OR blocked_by NOT IN (SELECT value FROM json_each(:held)))
       ORDER BY eligible_at, id LIMIT :count);
 
 -- name: claim_jobs
@@ -160,11 +161,13 @@ UPDATE oncue_worker SET lease_until = :until, seen_at = :now WHERE id = :worker;
 -- name: next_in_lane
 SELECT eligible_at FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
   AND queue = :queue AND priority = :priority AND task NOT IN (SELECT value FROM json_each(:except))
+  AND (blocked_by IS NULL OR blocked_by NOT IN (SELECT value FROM json_each(:held)))
 ORDER BY eligible_at LIMIT 1;
 
 -- name: lane_after
 SELECT eligible_at FROM oncue_job WHERE state = 'scheduled' AND eligible_at > :until
   AND queue = :queue AND priority = :priority AND task NOT IN (SELECT value FROM json_each(:except))
+  AND (blocked_by IS NULL OR blocked_by NOT IN (SELECT value FROM json_each(:held)))
 ORDER BY eligible_at LIMIT 1;
 
 -- name: add_worker
