@@ -87,7 +87,7 @@ def _mine(channel: Channel, person: int, inbound: Mapping[str, Inbound]) -> Step
     """
     if (yield from people.person(person)) is None:
         return None if (yield from inbox.open_inbound(channel.name, list(inbound))) else []
-    waiting = set((yield from inbox.open_inbound_of(channel.name, person)))
+    waiting = set((yield from inbox.open_inbound_of(person)))
     ids = [id for id in inbound if id in waiting] if len(waiting) > 1 else [id for id in waiting if id in inbound]
     mine = [inbound[id] for id in ids]
     found = yield from people.locate(channel.name, [Named(one.sender) for one in mine])

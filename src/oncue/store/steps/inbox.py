@@ -64,9 +64,9 @@ def open_inbound(channel: str, ids: Sequence[str]) -> Steps[list[tuple[str, int]
     return [(id, person) for id, person in rows]
 
 
-def open_inbound_of(channel: str, person: int) -> Steps[list[str]]:
+def open_inbound_of(person: int) -> Steps[list[str]]:
     """Return the external ids of this person's messages that aren't handled."""
-    return (yield from fetch("open_inbound_of", channel=channel, person=person))  # type: ignore[no-any-return]
+    return (yield from fetch("open_inbound_of", person=person))  # type: ignore[no-any-return]
 
 
 def note_inbound(channel: str, external_id: str, note: str, now: int) -> Steps[None]:

@@ -118,7 +118,7 @@ WHERE channel = :channel AND external_id IN (SELECT value FROM json_array_elemen
 
 -- name: open_inbound_of
 SELECT coalesce(json_agg(external_id), '[]')::text FROM oncue_inbound
-WHERE person = :person::bigint AND channel = :channel::text AND handled_at IS NULL;
+WHERE person = :person::bigint AND handled_at IS NULL;
 
 -- name: move_inbound
 UPDATE oncue_inbound SET person = :person

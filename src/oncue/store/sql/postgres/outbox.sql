@@ -33,7 +33,7 @@ SELECT json_build_object(
     WHERE a.person = m.person AND a.id < m.id AND a.state IN ('queued', 'sending', 'unknown')
       AND a.settled_at IS NULL AND (a.state <> 'queued' OR a.due <= :now::bigint) ORDER BY a.id LIMIT 1),
   'answer_waits', EXISTS (SELECT 1 FROM oncue_job AS w WHERE w.group_name = :lane::text AND w.state = 'scheduled'
-    AND w.task = :receive::text AND w.scheduled_at <= :now::bigint))::text
+    AND w.holds = 0 AND w.task = :receive::text AND w.scheduled_at <= :now::bigint))::text
 FROM oncue_message AS m JOIN oncue_person AS p ON p.id = m.person WHERE m.id = :id::bigint;
 
 -- name: message_to_settle
@@ -138,8 +138,9 @@ SELECT coalesce(json_agg(ref), '[]')::text FROM (
 SELECT coalesce(json_agg(json_build_array(ref, person, due)), '[]')::text FROM (
   SELECT m.ref, m.person, m.due FROM oncue_message AS m
   WHERE m.channel = :channel::text AND m.state IN ('queued', 'sending', 'unknown') AND m.settled_at IS NULL
-    AND NOT EXISTS (SELECT 1 FROM oncue_job AS j WHERE j.key = 'message-' || m.ref)
-  ORDER BY m.id LIMIT :count::bigint) AS m;
+    AND NOT EXISTS (SELECT 1 FROM oncue_job AS j WHERE j.key = 'message-' || m.ref AND j.attempt = 0)
+    AND NOT EXISTS (SELECT 1 FROM oncue_job AS j WHERE j.key = 'message-' || m.ref AND j.attempt > 0)
+  ORDER BY m.person, m.id LIMIT :count::bigint) AS lost;
 
 -- name: add_sent
 INSERT INTO oncue_sent (channel, external_id, message, attempt, at)

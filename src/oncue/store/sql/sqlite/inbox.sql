@@ -111,7 +111,7 @@ WHERE channel = :channel AND external_id IN (SELECT value FROM json_each(:ids)) 
 
 -- name: open_inbound_of
 SELECT json_group_array(external_id) FROM oncue_inbound
-WHERE person = :person AND channel = :channel AND handled_at IS NULL;
+WHERE person = :person AND handled_at IS NULL;
 
 -- name: move_inbound
 UPDATE oncue_inbound SET person = :person
