@@ -204,15 +204,15 @@ async def spend(bench: Bench, cost: int) -> None:
 
 async def test_tokens_that_others_spend_move_nobody_until_that_adds_up(bench: Bench) -> None:
     """Thousands may wait: what is spent beside them must not cost by their number each time."""
-    worker, policy, oracle = await bench.worker(), by_task(limit=Limit(10)), Oracle(Limit(10))
+    worker, policy, oracle = await bench.worker(), by_task(limit=Limit(100)), Oracle(Limit(100))
     ids = await bench.add(*[job() for _ in range(300)])
     starts = await bench.ids(worker, policy=policy)
     before = {one.id: one.eligible_at for one in await bench.store.list_jobs(limit=999, state=["scheduled"])}
     oracle.start(bench.now)
     moves = looks = 0
     for _ in range(250):
-        await spend(bench, S // 10)
-        oracle.tat = max(oracle.tat, bench.now) + S // 10
+        await spend(bench, S // 100)
+        oracle.tat = max(oracle.tat, bench.now) + S // 100
         while not (found := await bench.ask(worker, policy=policy)).jobs:
             looks += 1
             assert found.next_eligible is not None

@@ -10,9 +10,9 @@ from oncue.limits import Bucket, Limit, Policy
 
 LIMIT = "limit:"
 # Moving all who wait for a limit costs by their number, and leaving those whose slots have passed by theirs: so slots
-# may pass for 2 s, but 256 at least and 4096 at most.
-_DRIFT = 2_000_000
-_FEW, _MANY = 256, 4096
+# may pass for a second, before which nobody calls them late, but 4096 at most.
+_DRIFT = 1_000_000
+_MANY = 4096
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ def _make_wait(job: Claimed, name: str, slot: int, limit: Limit, facts: Facts, c
     late = slot - job.eligible_at
     if job.blocked_by != LIMIT + name or late < limit.interval_us:
         choice.park.append((job.id, LIMIT + name, slot))
-    elif late < min(max(_DRIFT, _FEW * limit.interval_us), _MANY * limit.interval_us):
+    elif late < min(_DRIFT, _MANY * limit.interval_us):
         choice.hold[job.blocked_by] = slot
     else:
         choice.shift[job.blocked_by] = late
