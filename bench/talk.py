@@ -97,7 +97,8 @@ async def _run(options: argparse.Namespace, simulator: Any, whatsapp: str, url: 
         cpu = _cpu_s(application.pid)
     finally:
         application.terminate()
-        application.wait()
+        # Not by this loop: the application ends once the simulator has read its last answers.
+        await asyncio.to_thread(application.wait)
     return {
         "machine": tools.machine(), "people": options.people, "store": options.store, "throughput": options.throughput,
         "seconds": round(took, 1), "application_cpu_s": round(cpu, 1), **_judged(simulator.ledger, names),
