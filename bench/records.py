@@ -50,7 +50,7 @@ class Recorder:
 
 def recorder_from_environment() -> Recorder:
     """The recorder that the runner asked for by BENCH_DIR and BENCH_CAPACITY."""
-    return Recorder(Path(os.environ["BENCH_DIR"]), int(os.environ.get("BENCH_CAPACITY", "65536")))
+    return Recorder(Path(os.environ["BENCH_DIR"]), int(os.environ.get("BENCH_CAPACITY", "262144")))
 
 
 @dataclass(frozen=True, slots=True)
