@@ -97,6 +97,8 @@ class Jobs:
                     tasks=None if row.tasks is None else msgspec.json.decode(row.tasks),
                     version=row.version,
                     given_up=row.given_up,
+                    wake=row.wake,
+                    wake_since=row.wake_since,
                 )
             )
         return views

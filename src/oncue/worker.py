@@ -16,6 +16,7 @@ import msgspec
 
 from oncue.clock import SECOND, Clock
 from oncue.doubts import Doubts
+from oncue.ears import Ears
 from oncue.errors import ConfigError, StoreError
 from oncue.heartbeat import Heartbeat
 from oncue.job import Ack, Claimed
@@ -130,7 +131,7 @@ class Worker:
         self._armed: int | None = None
         self._hinted: int | None = None
         self._changed_elsewhere = False
-        self._doubts = Doubts(store)
+        self._doubts, self._ears = Doubts(store), Ears(store, wake, clock)
         self.recorder = recorder or Recorder()
         self._rescuer = Rescuer(store, clock, log, retention, settled, self.recorder)
         self.looks = Looks(timers=wake.timers)
@@ -188,6 +189,7 @@ class Worker:
                 self._signal.clear()
                 try:
                     again = await self._turn()
+                    await self._ears.report(self.id)
                     trouble = 0.0
                 except Exception as error:
                     trouble = min(5.0, trouble * 2 or 0.1)

@@ -147,4 +147,4 @@ async def test_workers_shows_who_runs_what(stage: Stage) -> None:
     assert worker["tasks"] == ["fail", "greet", "hang", "nightly"]
     assert (worker["host"], worker["pid"]) == (socket.gethostname(), os.getpid())
     assert worker["version"] == oncue.__version__
-    assert plain.stdout.rstrip("\n").split("\t")[-1] == f"{handle.id} hang since {job['started_at']}"
+    assert plain.stdout.rstrip("\n").split("\t")[-2:] == [f"{handle.id} hang since {job['started_at']}", ""]

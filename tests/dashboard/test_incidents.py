@@ -16,6 +16,8 @@ from playwright.async_api import Browser, Page, expect
 from oncue import OnCue
 from oncue.conversation import Chat
 from oncue.transport import Template
+from oncue.wake.postgres import Timing
+from oncue.worker import WorkerOptions
 from tests import pg, pgfaults
 from tests.browser import tab
 from tests.conversation.engine_stage import talk
@@ -169,7 +171,7 @@ async def test_a_silent_listen_is_said_and_so_is_its_end(
         while app.wake.healthy is None:  # noqa: ASYNC110 - a thread and a server
             await asyncio.sleep(0.02)
         await follow(page.get_by_role("link", name="Run every check"))
-        wake = page.locator(".health li", has_text="wake")
+        wake = page.locator(".health li").filter(has=page.get_by_text("wake", exact=True))
         await expect(wake).to_contain_text("warn")
         await expect(wake.locator(".remedy")).to_contain_text("start late meanwhile")
         await follow(page.get_by_role("link", name="Overview"))
@@ -178,6 +180,34 @@ async def test_a_silent_listen_is_said_and_so_is_its_end(
             await asyncio.sleep(0.02)
         await follow(page.get_by_role("link", name="Run every check"))
         await expect(wake).to_contain_text("ok")
+
+
+async def test_a_worker_whose_listen_is_silent_is_found_and_hears_again_by_a_click(
+    chromium: Browser, pg_database: pg.Database, pg_proxy: pgfaults.Proxy
+) -> None:
+    deaf = OnCue(pg_database.dsn, wake=pg_proxy.dsn(pg_database.dsn))
+    deaf.task(name="note")(lambda: None)
+    # It finds out by itself, and would not try again before somebody asks.
+    deaf.wake._timing = Timing(0.1, prove_within=0.3, poll_every=0.02, first_pause=3600)  # type: ignore[attr-defined]
+    async with (
+        dashboard(OnCue(pg_database.dsn)) as url,
+        tab(chromium) as page,
+        deaf.worker(WorkerOptions(name="deaf-1")),
+    ):
+        await view(page, url)
+        await expect(page.locator(".verdict")).to_contain_text("All is well")
+        pg_proxy.silence("to_client")
+        verdict = page.locator(".verdict .health li", has_text="wake of workers")
+        await expect(verdict).to_contain_text("deaf-1")
+        await expect(verdict).to_contain_text("did not arrive")
+        await follow(page.get_by_role("link", name="wake of workers").first)
+        await expect(page.locator("tr", has_text="deaf-1")).to_contain_text("hears late")
+        await follow(page.get_by_role("link", name="Overview"))
+        pg_proxy.heal()
+        await act(page, "Reconnect")
+        await expect(page.locator("#note")).to_contain_text("deaf-1")
+        await expect(page.locator(".verdict")).to_contain_text("All is well")
+        assert deaf.wake.healthy is None
 
 
 async def test_a_conversation_whose_window_shut_is_resumed_once_the_person_wrote(

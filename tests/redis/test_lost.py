@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from oncue.wake.redis import Timing
 from tests.pgfaults import Proxy
 from tests.redis.conftest import Make, on_each_kind
 from tests.valkey import VALKEY, Server
@@ -33,6 +34,18 @@ async def test_while_redis_is_down_jobs_are_scheduled_and_start_by_the_workers_t
         await stage.once_each(15)
     warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(warned) == 1, warned
+
+
+async def test_redis_is_tried_again_at_once_when_somebody_asks_for_it(make: Make, server: Server) -> None:
+    server.kill()
+    stage = make()
+    stage.wake._timing = Timing(prove_every=3600, prove_within=2.0, first_pause=3600, longest_pause=3600)
+    async with stage.app.worker():
+        await stage.until(lambda: "not proved" not in (stage.wake.healthy or "not proved"))
+        server.start()
+        stage.wake.reconnect()
+        await stage.until_healthy()
+        assert stage.wake.stats.reconnects == 1
 
 
 @on_each_kind

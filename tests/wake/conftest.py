@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,8 +17,11 @@ from oncue.clock import SystemClock
 from oncue.store import Store, open_store
 from oncue.wake import Wake, open_wake
 from oncue.wake.redis import RedisWake
-from tests import valkey
+from tests import pg, valkey
 from tests.databases import KINDS, POSTGRES, database
+
+if TYPE_CHECKING:
+    from tests.wake.pgkit import Log
 
 _SQLITE = (
     "import sqlite3, sys; c = sqlite3.connect(sys.argv[1].removeprefix('sqlite:///')); "
@@ -103,3 +108,22 @@ async def started(backend: Backend) -> AsyncIterator[Callable[[], Awaitable[Wake
             return wake
 
         yield start
+
+
+@pytest.fixture
+def dsn(pg_database: pg.Database) -> str:
+    return pg_database.dsn
+
+
+@pytest.fixture
+async def said() -> AsyncIterator[Log]:
+    """What is logged, from INFO on."""
+    from tests.wake.pgkit import Log
+
+    logger, handler = logging.getLogger("oncue.wake"), Log()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(before)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -13,23 +11,6 @@ import pytest
 from tests import pg, pgfaults
 from tests.store.kit import T0
 from tests.wake.pgkit import HASTY, QUICK, Log, execute, hearing, is_so, listeners, proved, sender
-
-
-@pytest.fixture
-def dsn(pg_database: pg.Database) -> str:
-    return pg_database.dsn
-
-
-@pytest.fixture
-async def said() -> AsyncIterator[Log]:
-    """What is logged, from INFO on."""
-    logger, handler = logging.getLogger("oncue.wake"), Log()
-    before = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    yield handler
-    logger.removeHandler(handler)
-    logger.setLevel(before)
 
 
 async def test_a_connection_that_was_ended_is_made_again_and_everybody_looks(dsn: str, said: Log) -> None:

@@ -11,15 +11,9 @@ from oncue.errors import ConfigError
 from oncue.wake import open_wake
 from oncue.wake.local import LocalWake
 from oncue.wake.postgres import PostgresWake, Timing
-from tests import pg
 from tests.store.kit import T0
 from tests.wake.conftest import Ear
 from tests.wake.pgkit import CHANNEL, execute, hearing, listeners, proved, sender
-
-
-@pytest.fixture
-def dsn(pg_database: pg.Database) -> str:
-    return pg_database.dsn
 
 
 async def test_a_hint_is_heard_with_its_due_time_when_its_transaction_commits(dsn: str) -> None:

@@ -16,7 +16,7 @@ _ROOMS = {
     "top": ("status", "top"),
     "jobs": ("jobs",),
     "schedules": ("schedules",),
-    "queues": ("queues", "tasks", "workers", "sources", "blockers"),
+    "queues": ("queues", "tasks", "workers", "reconnect", "sources", "blockers"),
     "upkeep": ("drain", "sweep", "migrate", "restored"),
     "conversations": ("conversations",),
     "whatsapp": ("whatsapp",),

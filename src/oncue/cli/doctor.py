@@ -79,8 +79,9 @@ async def _examine(app: OnCue, *, with_code: bool) -> list[Check]:
     try:
         found.append(_database(schema, unset(app)))
         looks: dict[str, _Look] = {
-            "store": lambda _: app.store.check(), "wake": _wake, "workers": checks.workers, "sweeper": checks.sweeper,
-            "tasks": checks.tasks, "queues": checks.paused, "paused tasks": checks.pauses,
+            "store": lambda _: app.store.check(), "wake": _wake, "workers": checks.workers,
+            "wake of workers": checks.hearing, "sweeper": checks.sweeper, "tasks": checks.tasks,
+            "queues": checks.paused, "paused tasks": checks.pauses,
             "overdue jobs": checks.overdue, "running long": checks.long_running, "discarded": checks.discarded,
             "tokens": checks.tokens, "clock": checks.clock, "blockers": checks.blockers, "schedules": checks.schedules,
             "sources": checks.sources, "conversations": standing.conversations, "channels": standing.channels,

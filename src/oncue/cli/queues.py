@@ -11,7 +11,7 @@ import msgspec
 from oncue.cli.common import Commands, as_json, database, operating, run
 from oncue.cli.output import Moment, moment, on_terminal, record_of, show
 from oncue.operate import Operator
-from oncue.operate.views import Worker
+from oncue.operate.views import Done, Worker
 from oncue.store.views import JobView, WorkerView
 
 _MOST_SHOWN = 1000
@@ -131,9 +131,27 @@ def workers(database: str | None, as_json: bool) -> None:
             record["queues"] = _with_weights(record["queues"], record["weights"])
     columns = (
         "id", "name", "state", "queues", "running", "started_at", "seen_at", "lease_until", "host", "pid", "version",
-        "runs",
+        "runs", "wake",
     )  # fmt: skip
     show(records, columns, as_json, empty="no workers are registered: start one with `oncue worker module:app`")
+
+
+@click.command(short_help="Have workers hear again of what other processes store.")
+@database
+def reconnect(database: str | None) -> None:
+    """Have each worker that hears late of what others store connect its wake channel anew, at once.
+
+    `oncue workers` and `oncue doctor` say which those are, and why. Exit code 1 where there are none.
+    """
+
+    async def work() -> Done:
+        async with operating(database) as operator:
+            return await operator.reconnect()
+
+    done = run(work())
+    click.echo(done.text)
+    if not done.done:
+        raise SystemExit(1)
 
 
 async def _workers(database: str | None) -> list[dict[str, Any]]:

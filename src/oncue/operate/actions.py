@@ -208,6 +208,20 @@ class Actions:
             return Done(False, f"Task {name} {'is paused already' if paused else 'was not paused'}.")
         return Done(True, f"Task {name} is paused: nobody starts its jobs." if paused else f"Task {name} goes on.")
 
+    async def reconnect(self) -> Done:
+        """Have this process, and each worker that hears late of what others store, connect its wake channel anew."""
+        now, own = self._app.clock.now(), self._app.wake.healthy is not None
+        self._app.wake.reconnect()
+        names = await self._do(
+            lambda: operate.ask_to_reconnect(now),
+            lambda names: self.line("reconnect", "wake", len(names) + own, workers=names) if names or own else None,
+            now,
+        )
+        asked = ["this process"] * own + names
+        if not asked:
+            return Done(False, "Every wake channel works, as far as is known: nobody was asked to connect anew.")
+        return Done(True, f"Connecting anew: {', '.join(asked)}. The checks tell within seconds whether they hear.")
+
     async def restored(self, *, release: bool) -> int:
         """After a restore: hold what came due by now, or let that run; return how many jobs that were."""
         now, verb = self._app.clock.now(), "release" if release else "hold"

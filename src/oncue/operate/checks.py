@@ -333,7 +333,20 @@ async def wake(app: OnCue) -> Check:
     trouble = app.wake.healthy
     if trouble is None:
         return Check("wake", "ok", "hints of other processes arrive at once")
-    return Check("wake", "warn", trouble, "Jobs of other processes start late meanwhile, by a sweep at most.")
+    remedy = "Jobs of other processes start late meanwhile, by a sweep at most. It tries again by itself."
+    return Check("wake", "warn", trouble, remedy)
+
+
+async def hearing(app: OnCue) -> Check:
+    """Tell which workers hear late of what other processes store, as each wrote it to its row."""
+    name, now = "wake of workers", app.clock.now()
+    alive = [one for one in await app.jobs.workers() if one.state == "alive"]
+    late = [f"{one.name}{_since(one.wake_since, now)}: {one.wake}" for one in alive if one.wake is not None]
+    if not late:
+        return Check(name, "ok", "each hears at once what others store" if alive else "no worker is alive")
+    shown = " ".join(late[:_SHOWN]) + (f" And {len(late) - _SHOWN} more." if len(late) > _SHOWN else "")
+    remedy = "They try again by themselves, after pauses of up to a minute. At once: oncue reconnect"
+    return Check(name, "warn", shown, remedy)
 
 
 def _since(moment: int | None, now: int) -> str:

@@ -72,7 +72,7 @@ class Flows:
         return [
             Worker(
                 one.id, one.name, one.state, one.host, one.pid, one.version, one.running, one.queues, one.tasks,
-                iso(one.started_at), iso(one.seen_at), iso(one.lease_until),
+                iso(one.started_at), iso(one.seen_at), iso(one.lease_until), one.wake, maybe_iso(one.wake_since),
             )
             for one in await self._app.jobs.workers()
         ]  # fmt: skip

@@ -128,6 +128,12 @@ class Operator:
         self.look.forget()
         return done
 
+    async def reconnect(self) -> Done:
+        """Have all whose wake channel doesn't work connect it anew, at once."""
+        done = await self._actions.reconnect()
+        self.look.forget()
+        return done
+
     async def run_schedule(self, name: str) -> Done:
         """Make a job of a schedule at once. Raises UnknownSchedule."""
         return await self._actions.schedule("run-now", name)

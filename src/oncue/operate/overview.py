@@ -189,7 +189,8 @@ async def _store(app: OnCue) -> Sequence[Check]:
 
 _Look = Callable[["OnCue"], Awaitable["Check | Sequence[Check]"]]
 _CHEAP: dict[str, _Look] = {
-    "workers": checks.workers, "wake": checks.wake, "sweeper": checks.sweeper, "database": checks.database,
+    "workers": checks.workers, "wake": checks.wake, "wake of workers": checks.hearing,
+    "sweeper": checks.sweeper, "database": checks.database,
     "queues": checks.paused, "paused tasks": checks.pauses, "schedules": checks.schedules, "sources": checks.sources,
     "clock": checks.clock, "conversations": standing.conversations, "channels": standing.channels,
 }  # fmt: skip

@@ -222,7 +222,10 @@ class ScheduleDetail(Schedule, frozen=True):
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """A registered worker; ``queues`` and ``tasks`` are None for all, or where it isn't known."""
+    """A registered worker; ``queues`` and ``tasks`` are None for all, or where it isn't known.
+
+    ``wake``: why it hears late of what other processes store; None while it hears at once.
+    """
 
     id: int
     name: str
@@ -236,6 +239,8 @@ class Worker(msgspec.Struct, frozen=True):
     started_at: Time
     seen_at: Time
     lease_until: Time
+    wake: str | None
+    wake_since: Time | None
 
 
 class Source(msgspec.Struct, frozen=True):

@@ -18,7 +18,8 @@ class WorkerRow(msgspec.Struct, array_like=True):
 
     ``queues``: JSON, a list of names or an object of names and weights; None for all. ``tasks``: a JSON list of those
     that it knew at its start; None where that isn't known. ``version``: of its OnCue. ``lease_until``: negative once
-    the worker was given up; its row stays while others' transactions hold some of its jobs.
+    the worker was given up; its row stays while others' transactions hold some of its jobs. ``wake``: what is wrong
+    with its wake channel, and ``wake_since``; None while it works.
     """
 
     id: int
@@ -32,6 +33,8 @@ class WorkerRow(msgspec.Struct, array_like=True):
     running: int = 0
     tasks: str | None = None
     version: str | None = None
+    wake: str | None = None
+    wake_since: int | None = None
 
     @property
     def given_up(self) -> bool:

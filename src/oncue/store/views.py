@@ -104,6 +104,7 @@ class WorkerView(msgspec.Struct, frozen=True):
     recorded. ``version``: of its OnCue.
     ``state``: ``alive``; ``silent`` where no sign of life came for two minutes; ``dead`` where its process is known to
     have ended, or it was ``given_up``: its jobs were taken back, all but those whose rows other transactions hold.
+    ``wake``: why it hears late of what other processes store, and ``wake_since``; None while it hears at once.
     """
 
     id: int
@@ -120,6 +121,8 @@ class WorkerView(msgspec.Struct, frozen=True):
     tasks: list[str] | None = None
     version: str | None = None
     given_up: bool = False
+    wake: str | None = None
+    wake_since: int | None = None
 
     def knows(self, task: str) -> bool:
         """Whether it can run a task, as far as is recorded."""

@@ -50,6 +50,10 @@ class Wake(Protocol):
         """
         ...
 
+    def reconnect(self) -> None:
+        """Try a channel that doesn't work again at once, and prove one that seems to. Never blocks, never raises."""
+        ...
+
     def hint(self, due: int) -> None:
         """Tell this process that something is due at ``due``; others hear by the commit. Never blocks, never raises."""
         ...

@@ -41,6 +41,9 @@ class LocalWake:
 
     async def start(self) -> None:
         """Begin to watch the file's write-ahead log."""
+        self._begin()
+
+    def _begin(self) -> None:
         wal = self._path.with_name(self._path.name + "-wal")
         self._watch, self._problem = watch_file(wal, lambda: self._hub.tell_mine(None))
         if self._problem:
@@ -56,6 +59,12 @@ class LocalWake:
     def listen(self, heard: Heard) -> Callable[[], None]:
         """Have ``heard`` called on the running loop for each hint."""
         return self._hub.listen(heard)
+
+    def reconnect(self) -> None:
+        """Where the file could not be watched, try that again."""
+        if self._problem is not None and self._watch is not None:
+            self._watch.close()
+            self._begin()
 
     def hint(self, due: int) -> None:
         """Tell every listener of this file in this process; others see the file change."""

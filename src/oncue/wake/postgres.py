@@ -18,6 +18,7 @@ from oncue.channel import channel_of, is_probe, probe_text, read_hint
 from oncue.dsn import PostgresUrl, each_host, parse
 from oncue.wake import Send
 from oncue.wake.hub import Heard, Hub
+from oncue.wake.pause import Pause
 
 log = logging.getLogger("oncue.wake")
 _DIRECT = 'Give LISTEN a URL of its own that leads straight to the server: OnCue(url, wake="postgresql://...").'
@@ -85,6 +86,7 @@ class PostgresWake:
         self._probe: tuple[str, asyncio.Future[None]] | None = None
         self._flushing = self._changed = False
         self._earliest: int | None = None
+        self._pause = Pause()
         self.stats = Stats()
 
     @property
@@ -127,6 +129,10 @@ class PostgresWake:
             self._loop.call_soon_threadsafe(self._begin)
         return unlisten
 
+    def reconnect(self) -> None:
+        """Don't wait for the next try, or the next proof: make it now."""
+        self._pause.end()
+
     def hint(self, due: int) -> None:
         """Tell every listener of this database in this process; others hear what the transaction has sent."""
         self._hub.tell_all(due)
@@ -155,8 +161,8 @@ class PostgresWake:
                 self._unproved(f"LISTEN on {self._url.shown} failed: {str(error) or type(error).__name__}.", warn=True)
             if self._proved:
                 pause = self._timing.first_pause
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, self._timing.longest_pause)
+            hurried = await self._pause.wait(pause * random.uniform(0.5, 1.0))
+            pause = self._timing.first_pause if hurried else min(2 * pause, self._timing.longest_pause)
             self.stats.reconnects += 1
 
     async def _session(self) -> None:
@@ -171,7 +177,7 @@ class PostgresWake:
             await connection.execute(_SESSION)
             self._alive()
             while not lost.done():
-                await asyncio.wait({lost}, timeout=self._timing.probe_every)
+                await self._pause.wait(self._timing.probe_every, lost)
                 if not lost.done():
                     await self._prove(lost)
             raise _Dead(f"The LISTEN connection to {self._url.shown} broke.")

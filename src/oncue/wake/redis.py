@@ -17,6 +17,7 @@ from oncue.redis_trouble import meaning
 from oncue.redis_url import RedisUrl
 from oncue.wake.bullmq import Carrier, Stats
 from oncue.wake.hub import Heard, Hub
+from oncue.wake.pause import Pause
 from oncue.wake.publish import Publisher
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class RedisWake:
         self._warned = False
         self._proved = False
         self._proof: asyncio.Future[None] | None = None
+        self._pause = Pause()
 
     @property
     def unsent(self) -> int:
@@ -135,6 +137,11 @@ class RedisWake:
 
         return end
 
+    def reconnect(self) -> None:
+        """Don't wait for the next try, or the next proof: make it now; and so for the database's own hints."""
+        self._pause.end()
+        self._inner.reconnect()
+
     def hint(self, due: int) -> None:
         """Tell every listener of this database in this process, and others over Redis."""
         self._inner.hint(due)
@@ -157,8 +164,8 @@ class RedisWake:
                 self._trouble(f"Redis at {self._url.shown} failed: {meaning(error, self._url)}.")
             if self._proved:
                 pause = self._timing.first_pause
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, self._timing.longest_pause)
+            hurried = await self._pause.wait(pause * random.uniform(0.5, 1.0))
+            pause = self._timing.first_pause if hurried else min(2 * pause, self._timing.longest_pause)
             self.stats.reconnects += 1
 
     async def _session(self) -> None:
@@ -180,7 +187,7 @@ class RedisWake:
                 self.carrier.connect(work, server)
             self._alive(server)
             while True:
-                await asyncio.wait({lost, reading}, timeout=self._timing.prove_every, return_when="FIRST_COMPLETED")
+                await self._pause.wait(self._timing.prove_every, lost, reading)
                 if lost.done():
                     lost.result()
                 await self._prove(link, reading)
@@ -243,6 +250,8 @@ class RedisWake:
 
     def _trouble(self, why: str) -> None:
         self._problem = why
+        # Whoever tells operators of it looks while it lasts.
+        self._hub.tell_mine(None)
         if not self._warned:
             self._warned = True
             log.warning("%s", self.healthy)

@@ -39,6 +39,7 @@ MIGRATIONS = (
     Migration("adopted.sql", "adopted_down.sql", 1),
     Migration("chat.sql", "chat_down.sql", 1),
     Migration("operate_tables.sql", "operate_tables_down.sql", 1),
+    Migration("hearing.sql", "hearing_down.sql", 1),
 )
 VERSION = len(MIGRATIONS)
 _IS_THERE = (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from oncue.errors import SchemaTooNew
 from oncue.store.sql import text
 
-MIGRATIONS = ("schema.sql", "adopted.sql", "chat.sql", "operate_tables.sql")
+MIGRATIONS = ("schema.sql", "adopted.sql", "chat.sql", "operate_tables.sql", "hearing.sql")
 VERSION = len(MIGRATIONS)
 
 

@@ -1,15 +1,18 @@
-"""What the operator's view keeps and asks for: the audit, tokens, paused tasks, and what workers counted."""
+"""What the operator's view keeps and asks for: audit, tokens, paused tasks, what workers counted, how they hear."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from oncue.store.chats import many, one
 from oncue.store.operating import AuditRow, MinuteRow, PauseRow, TokenRow
-from oncue.store.steps import Steps, as_json, run
+from oncue.store.steps import Steps, as_json, ask, run
 
 _EVER = 1 << 62
 _PARKED = 5_000
+_names = msgspec.json.Decoder(list[str])
 PAUSE = "pause:"
 """What parked jobs of a paused task wait behind, with its name."""
 
@@ -111,3 +114,20 @@ def prune_minutes(before: int) -> Steps[int]:
     """Forget the minutes that began before that time; return how many rows went."""
     gone: int = yield run("prune_minutes", before=before)
     return gone
+
+
+def set_wake(worker: int, trouble: str | None, since: int | None) -> Steps[None]:
+    """Record what is wrong with a worker's wake channel, and since when; None for both where it works."""
+    yield run("set_wake", worker=worker, wake=trouble, since=since)
+
+
+def reconnect_asked(worker: int) -> Steps[int | None]:
+    """Return when this worker was last asked to connect its wake channel anew."""
+    asked: int | None = yield ask("reconnect_asked", worker=worker)
+    return asked
+
+
+def ask_to_reconnect(now: int) -> Steps[list[str]]:
+    """Ask each worker whose wake channel doesn't work to connect it anew; return their names."""
+    yield run("ask_to_reconnect", now=now)
+    return _names.decode((yield ask("asked_to_reconnect", now=now)))

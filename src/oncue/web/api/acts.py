@@ -86,6 +86,10 @@ def _pause(kind: Literal["queue", "task", "schedule"], *, paused: bool) -> Handl
     return act
 
 
+async def _reconnect(operator: Operator, _: Asked) -> Done:
+    return await operator.reconnect()
+
+
 async def _run_schedule(operator: Operator, asked: Asked) -> Done:
     return await operator.run_schedule(asked.path["name"])
 
@@ -129,6 +133,10 @@ ACTS = (
     _act("/schedules/{name}/pause", "pauseSchedule", "Fire no more.", _pause("schedule", paused=True)),
     _act("/schedules/{name}/resume", "resumeSchedule", "Fire again.", _pause("schedule", paused=False)),
     _act("/schedules/{name}/run-now", "runSchedule", "Make a job of a schedule now.", _run_schedule),
+    _act(
+        "/workers/reconnect", "reconnectWorkers",
+        "Have all whose wake channel doesn't work connect it anew: workers, and the process that answers.", _reconnect,
+    ),
     _act("/conversations/{id}/pause", "pauseConversation", "Send nothing more for now.", _talk("pause")),
     _act("/conversations/{id}/resume", "resumeConversation", "Go on where it stopped.", _talk("resume")),
     _act("/conversations/{id}/restart", "restartConversation", "End it and begin anew.", _talk("restart")),

@@ -340,7 +340,8 @@ WHERE id = :worker::bigint AND NOT EXISTS (SELECT 1 FROM oncue_job WHERE worker 
 
 -- name: workers
 SELECT coalesce(json_agg(json_build_array(id, name, host, pid, queues, started_at, seen_at, lease_until,
-         (SELECT count(*) FROM oncue_job WHERE worker = w.id AND state = 'running'), tasks, version) ORDER BY id),
+         (SELECT count(*) FROM oncue_job WHERE worker = w.id AND state = 'running'), tasks, version,
+         wake, wake_since) ORDER BY id),
          '[]')::text
 FROM oncue_worker AS w;
 

@@ -183,7 +183,8 @@ WHERE id = :worker AND NOT EXISTS (SELECT 1 FROM oncue_job WHERE worker = :worke
 
 -- name: workers
 SELECT json_group_array(json_array(id, name, host, pid, queues, started_at, seen_at, lease_until,
-         (SELECT count(*) FROM oncue_job WHERE worker = w.id AND state = 'running'), tasks, version))
+         (SELECT count(*) FROM oncue_job WHERE worker = w.id AND state = 'running'), tasks, version,
+         wake, wake_since))
 FROM oncue_worker AS w;
 
 -- name: jobs_of_worker

@@ -33,7 +33,7 @@ export const blockers = list("Blockers", ({items}) => [
 ]);
 
 export const workers = list("Workers", ({items}) => p.table("Workers", [
-	["Worker", row => [bold(row.name), h("small", ` #${row.id}`)]], ["State", "state", "", p.badge], ["Running", "running", "n", num],
+	["Worker", row => [bold(row.name), h("small", ` #${row.id}`)]], ["State", row => [p.badge(row.state), row.wake && " hears late"]], ["Running", "running", "n", num],
 	["Queues", "queues", "", names => names?.join(", ") ?? "all"], ["Tasks", "tasks", "n", names => names ? num(names.length) : "all"],
 	["Host", row => `${row.host}, pid ${row.pid}`], "version", ["Started", "started_at", "one", when], ["Seen", "seen_at", "one", when],
 ], items, "No worker is registered. Start one: oncue worker module:app"));
@@ -49,7 +49,7 @@ export const audit = list("Audit", ({items, next}, ctx) => [
 	p.pages(next, ctx.params, "audit"),
 ]);
 
-export const checks = {...list("Checks", ({items}) => p.card("All checks", "", health(items))), pace: 60_000};
+export const checks = {...list("Checks", ({items}, ctx) => p.card("All checks", "", health(items, ctx))), pace: 60_000};
 
 const scheduling = (row, ctx) => [
 	toggle("schedule", row, ctx, "It makes no jobs until it is resumed."), " ",

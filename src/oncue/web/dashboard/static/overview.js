@@ -1,19 +1,20 @@
 // All is well, or what is not and how to mend it.
 import {chart} from "./charts.js";
 import {h} from "./dom.js";
-import {STATES, badge, card, facts, href, link} from "./parts.js";
+import {STATES, badge, card, changing, facts, href, link} from "./parts.js";
 import {count, num, short, span, title} from "./words.js";
 
 // Where a check leads, by its first word.
 const PLACES = {
 	discarded: "jobs?state=discarded", overdue: "jobs?state=late", running: "jobs?state=running", workers: "workers", queues: "queues",
-	tasks: "queues", paused: "queues", blockers: "blockers", source: "sources", schedules: "schedules",
+	tasks: "queues", wake: "workers", paused: "queues", blockers: "blockers", source: "sources", schedules: "schedules",
 	conversations: "conversations", channel: "conversations",
 };
 const place = (name, to = PLACES[name.split(" ")[0]]) => to ? h("a", {href: `#/${to}`}, name) : name;
 
-export const health = (checks, full = true) => h("ul.health", checks.map(({name, state, found, remedy}) => h("li", {key: name},
-	badge(state), h("div", h("b", place(name)), ` ${found}`, full && state !== "ok" && remedy && h("p.remedy", remedy)))));
+export const health = (checks, ctx) => h("ul.health", checks.map(({name, state, found, remedy}) => h("li", {key: name},
+	badge(state), h("div", h("b", place(name)), ` ${found}`, ctx && state !== "ok" && [
+		remedy && h("p.remedy", remedy), /^wake/.test(name) && changing(ctx, "workers", "reconnect", "wake channels", "What hears late connects anew.")]))));
 
 const sum = (bins, name) => bins.reduce((total, bin) => total + bin[name], 0);
 const lost = ({counts, past}) => Math.min(counts.discarded, sum(past, "discarded"));
@@ -22,14 +23,14 @@ const lost = ({counts, past}) => Math.min(counts.discarded, sum(past, "discarded
 export const worst = data => data.counts.late || data.health.some(({state}) => state === "fail") ? "fail"
 	: lost(data) || data.health.some(({state}) => state === "warn") ? "warn" : "ok";
 
-function verdict(data) {
+function verdict(data, ctx) {
 	const bad = data.health.filter(({state}) => state !== "ok"), {late} = data.counts, look = worst(data), gone = lost(data);
 	return h(`section.card.verdict.${look}`, {"aria-label": "Verdict"},
 		h("p", h(`i.cue.${look}`), look === "ok" && ["All is well. ", h("small", "Nothing is late, and every check is green.")],
 			late > 0 && [link(["jobs"], `${count(late, "job")} late`, {state: "late"}), ". "],
 			gone > 0 && [link(["jobs"], `${count(gone, "job")} discarded in the past hour`, {state: "discarded"}), ". "],
 			bad.length > 0 && `${count(bad.length, "check needs you", "checks need you")}.`),
-		bad.length > 0 && health(bad));
+		bad.length > 0 && health(bad, ctx));
 }
 
 const charts = ({coming, past}) => [
@@ -50,14 +51,14 @@ const charts = ({coming, past}) => [
 export const view = {
 	title: () => "Overview",
 	load: ctx => ctx.get("overview"),
-	draw: data => [
-		verdict(data),
+	draw: (data, ctx) => [
+		verdict(data, ctx),
 		h("ul.tiles", STATES.map(state => h(`li.${data.counts[state] ? state : "none"}`,
 			h("a", {href: href(["jobs"], {state})}, h("b", {title: num(data.counts[state])}, short(data.counts[state])), title(state))))),
 		h("div.grid", charts(data), card("Health", "third",
 			facts(["Lateness p50", span(data.lateness.p50_ms)], ["p99", span(data.lateness.p99_ms)], ["max", span(data.lateness.max_ms)],
 				["Jobs a second", num(data.throughput_per_s)]),
-			health(data.health, false),
+			health(data.health),
 			h("p", link(["checks"], "Run every check of the doctor")))),
 	],
 };

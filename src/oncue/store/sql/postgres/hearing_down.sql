@@ -1,0 +1,1 @@
+ALTER TABLE oncue_worker DROP COLUMN wake, DROP COLUMN wake_since, DROP COLUMN reconnect_at;
