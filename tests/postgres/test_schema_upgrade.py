@@ -13,32 +13,27 @@ from oncue import OnCue
 from oncue.cli import main
 from oncue.clock import SystemClock
 from oncue.errors import SchemaTooNew, StoreError
-from oncue.store import Store, open_store, sql
+from oncue.store import Store, open_store
 from oncue.store.postgres import schema
 from oncue.store.postgres.schema import Migration
 from tests.postgres.conftest import Base
 
-FILES = {
-    "second.sql": "ALTER TABLE oncue_job ADD COLUMN shade text;\nCREATE INDEX oncue_job_shade ON oncue_job (shade);\n",
-    "second_down.sql": "ALTER TABLE oncue_job DROP COLUMN shade;\n",
-    "third.sql": "ALTER TABLE oncue_job DROP COLUMN progress;\n",
-    "third_down.sql": "ALTER TABLE oncue_job ADD COLUMN progress text;\n",
-}
-SECOND = Migration("second.sql", "second_down.sql", 1)
-THIRD = Migration("third.sql", "third_down.sql", 2)
+SECOND = Migration(
+    "ALTER TABLE oncue_job ADD COLUMN shade text;\nCREATE INDEX oncue_job_shade ON oncue_job (shade);\n",
+    "ALTER TABLE oncue_job DROP COLUMN shade;\n",
+    oldest=1,
+)
+THIRD = Migration(
+    "ALTER TABLE oncue_job DROP COLUMN progress;\n", "ALTER TABLE oncue_job ADD COLUMN progress text;\n", oldest=2
+)
 Know = Callable[..., None]
 
 
 @pytest.fixture
 def know(monkeypatch: pytest.MonkeyPatch) -> Know:
     """Has this process know so many steps after the first from now on; the first makes all that today's code needs."""
-    real, today, first = sql.text, schema.MIGRATIONS, Migration("first.sql", "first_down.sql", 1)
-    files = {
-        **FILES,
-        first.up: "".join(real("postgres", step.up) for step in today),
-        first.down: "".join(real("postgres", step.down) for step in reversed(today)),
-    }
-    monkeypatch.setattr(schema, "text", lambda dialect, name: files.get(name) or real(dialect, name))
+    today = schema.MIGRATIONS
+    first = Migration("".join(step.up for step in today), "".join(step.down for step in reversed(today)), oldest=1)
 
     def switch(*more: Migration) -> None:
         monkeypatch.setattr(schema, "MIGRATIONS", (first, *more))

@@ -27,19 +27,24 @@ from oncue.store.views import SchemaView
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step: the SQL files that take it and take it back, and the oldest version that goes on working after it."""
+    """One step: the SQL that takes it and that takes it back, and the oldest version that goes on working after it."""
 
     up: str
     down: str
     oldest: int
 
 
+def _of(name: str, oldest: int) -> Migration:
+    up, down = (text("postgres", f"schema/{name}{way}.sql") for way in ("", "_down"))
+    return Migration(up, down, oldest)
+
+
 MIGRATIONS = (
-    Migration("schema.sql", "schema_down.sql", 1),
-    Migration("adopted.sql", "adopted_down.sql", 1),
-    Migration("chat.sql", "chat_down.sql", 1),
-    Migration("operate_tables.sql", "operate_tables_down.sql", 1),
-    Migration("hearing.sql", "hearing_down.sql", 1),
+    _of("001_jobs", oldest=1),
+    _of("002_adopted", oldest=1),
+    _of("003_conversations", oldest=1),
+    _of("004_operators", oldest=1),
+    _of("005_hearing", oldest=1),
 )
 VERSION = len(MIGRATIONS)
 _IS_THERE = (
@@ -73,13 +78,13 @@ def forward(number: int, schema: str) -> str:
         f'THEN CREATE SCHEMA "{schema}"; END IF; END $$;'
     )
     begin = first if number == 1 else _expect(number - 1, schema)
-    return f"{begin}\n{qualified(text('postgres', step.up), schema).strip()}\n{_record(number, schema)}\n"
+    return f"{begin}\n{qualified(step.up, schema).strip()}\n{_record(number, schema)}\n"
 
 
 def backward(number: int, schema: str) -> str:
     """Return the SQL that takes the tables from version ``number`` back to the one before, without a transaction."""
     end = "" if number == 1 else _record(number - 1, schema) + "\n"
-    down = qualified(text("postgres", MIGRATIONS[number - 1].down), schema).strip()
+    down = qualified(MIGRATIONS[number - 1].down, schema).strip()
     return f"{_expect(number, schema)}\n{down}\n{end}"
 
 

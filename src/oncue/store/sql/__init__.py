@@ -1,19 +1,24 @@
-"""The SQL of every store, as files: one schema, one set of named queries and their common parts a dialect."""
+"""The SQL of every store: for each dialect the same named queries by rooms, their common parts, and ``schema/``.
+
+Queries stand in the same order in every dialect. Sets travel as one JSON text, so that a batch is one statement; on
+PostgreSQL as arrays where they are large.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
 
-FILES = ("queries.sql", "inbox.sql", "outbox.sql", "chats.sql", "files.sql", "operate.sql", "watch.sql")
+_PARTS = "parts.sql"
 
 
 @cache
 def queries(dialect: str) -> dict[str, str]:
-    """Return a dialect's queries by name, in the order of the files, with the parts that they name in braces."""
-    parts = _named(dialect, "parts.sql")
+    """Return a dialect's queries by name, in the order of the files' names, with the parts that they name in braces."""
+    parts = _named(dialect, _PARTS)
     found: dict[str, str] = {}
-    for file in FILES:
+    here = files(__name__).joinpath(dialect).iterdir()
+    for file in sorted(each.name for each in here if each.name.endswith(".sql") and each.name != _PARTS):
         for name, query in _named(dialect, file).items():
             if name in found:
                 raise ValueError(f"{dialect}/{file}: another query is named {name}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from oncue.errors import SchemaTooNew
 from oncue.store.sql import text
 
-MIGRATIONS = ("schema.sql", "adopted.sql", "chat.sql", "operate_tables.sql", "hearing.sql")
+MIGRATIONS = ("001_jobs", "002_adopted", "003_conversations", "004_operators", "005_hearing")
 VERSION = len(MIGRATIONS)
 
 
@@ -29,7 +29,7 @@ def migrate(conn: sqlite3.Connection) -> int:
     if found > VERSION:
         raise SchemaTooNew(too_new(found))
     for name in MIGRATIONS[found:]:
-        for statement in statements(text("sqlite", name)):
+        for statement in statements(text("sqlite", f"schema/{name}.sql")):
             conn.execute(statement)
     if found < VERSION:
         conn.execute(

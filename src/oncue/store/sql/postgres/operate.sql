@@ -262,18 +262,3 @@ WHERE id = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text(:ids::j
 -- name: request_cancels
 UPDATE oncue_job SET cancel = 1
 WHERE id = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text(:ids::json))) AND state = 'running';
-
--- name: set_wake
--- Who asked it to connect anew was heard, once it works.
-UPDATE oncue_worker SET wake = :wake::text, wake_since = :since::bigint,
-  reconnect_at = CASE WHEN :wake::text IS NOT NULL THEN reconnect_at END
-WHERE id = :worker::bigint;
-
--- name: reconnect_asked
-SELECT reconnect_at FROM oncue_worker WHERE id = :worker::bigint;
-
--- name: ask_to_reconnect
-UPDATE oncue_worker SET reconnect_at = :now::bigint WHERE wake IS NOT NULL AND lease_until >= 0;
-
--- name: asked_to_reconnect
-SELECT coalesce(json_agg(name ORDER BY name), '[]')::text FROM oncue_worker WHERE reconnect_at = :now::bigint;

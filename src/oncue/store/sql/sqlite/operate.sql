@@ -239,18 +239,3 @@ WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'scheduled';
 
 -- name: request_cancels
 UPDATE oncue_job SET cancel = 1 WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'running';
-
--- name: set_wake
--- Who asked it to connect anew was heard, once it works.
-UPDATE oncue_worker SET wake = :wake, wake_since = :since,
-  reconnect_at = CASE WHEN :wake IS NOT NULL THEN reconnect_at END
-WHERE id = :worker;
-
--- name: reconnect_asked
-SELECT reconnect_at FROM oncue_worker WHERE id = :worker;
-
--- name: ask_to_reconnect
-UPDATE oncue_worker SET reconnect_at = :now WHERE wake IS NOT NULL AND lease_until >= 0;
-
--- name: asked_to_reconnect
-SELECT json_group_array(name) FROM (SELECT name FROM oncue_worker WHERE reconnect_at = :now ORDER BY name);

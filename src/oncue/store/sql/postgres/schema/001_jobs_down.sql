@@ -1,4 +1,4 @@
--- Takes schema.sql back: every job and all history with it. The schema itself may be somebody else's, so it stays.
+-- Takes 001_jobs.sql back: every job and all history with it. The schema itself may be somebody else's, so it stays.
 -- First the triggers of sources: they would make every write to the users' tables fail.
 DO $$ DECLARE one regprocedure; BEGIN FOR one IN
   SELECT oid::regprocedure FROM pg_proc WHERE starts_with(proname, 'oncue_note_')

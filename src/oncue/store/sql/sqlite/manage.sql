@@ -1,0 +1,60 @@
+-- What is done to single jobs, to queues, and after a restored backup.
+
+-- name: find_by_id
+SELECT json_group_array(json_array(id, state, attempt, key, group_name)) FROM oncue_job WHERE id = :id;
+
+-- name: find_by_key
+SELECT json_group_array(json_array(id, state, attempt, key, group_name)) FROM (
+  SELECT * FROM oncue_job WHERE key = :key AND key IS NOT NULL AND attempt = 0
+  UNION ALL
+  SELECT * FROM oncue_job WHERE key = :key AND key IS NOT NULL AND attempt > 0);
+
+-- name: state_of
+SELECT state FROM oncue_job WHERE id = :id UNION ALL SELECT state FROM oncue_finished WHERE id = :id;
+
+-- name: request_cancel
+UPDATE oncue_job SET cancel = 1 WHERE id = :id AND state = 'running';
+
+-- name: restart_finished
+INSERT INTO oncue_job (id, task, args, queue, priority, scheduled_at, eligible_at, attempt, snoozes, max_attempts, key,
+                       group_name, max_late, when_late, metadata, folded, created_at)
+SELECT id, task, args, queue, priority, :due, :due, attempt, snoozes, attempt - snoozes + max_attempts, key,
+       group_name, max_late, when_late, metadata, folded, created_at
+FROM oncue_finished WHERE id = :id AND state <> 'completed'
+ON CONFLICT DO NOTHING;
+
+-- name: record_finished
+INSERT OR REPLACE INTO oncue_attempt (job, attempt, outcome, scheduled_at, started_at, finished_at, worker, error,
+                                      traceback, reason)
+SELECT id, attempt, outcome, scheduled_at, coalesce(started_at, finished_at), finished_at, worker, error, traceback,
+       reason
+FROM oncue_finished WHERE id = :id;
+
+-- name: drop_history
+DELETE FROM oncue_finished WHERE id = :id;
+
+-- name: replace_result
+UPDATE oncue_finished SET result = :result, reason = :reason
+WHERE id = :id AND worker = :worker AND attempt = :attempt AND state = 'completed';
+
+-- name: set_progress
+UPDATE oncue_job SET progress = :progress WHERE id = :id AND worker = :worker AND attempt = :attempt;
+
+-- name: set_queue
+INSERT INTO oncue_queue AS q (name, paused, paused_at) VALUES (:name, :paused, CASE WHEN :paused = 1 THEN :now END)
+ON CONFLICT (name) DO UPDATE SET paused = excluded.paused,
+  paused_at = CASE WHEN excluded.paused = 1 THEN coalesce(q.paused_at, excluded.paused_at) END;
+
+-- name: hold_due
+UPDATE oncue_job SET eligible_at = NULL, blocked_by = 'restore', state = 'scheduled', worker = NULL, holds = 0
+WHERE scheduled_at <= :now OR state = 'running';
+
+-- name: mark_restored
+INSERT INTO oncue_counter (name, value) VALUES ('restored', :now)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- name: unmark_restored
+DELETE FROM oncue_counter WHERE name = 'restored';
+
+-- name: release_held
+UPDATE oncue_job SET eligible_at = scheduled_at, blocked_by = NULL WHERE blocked_by = 'restore';
