@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from oncue.clock import SECOND
+from oncue.operate import checks
+from oncue.operate.flows import Flows
+from oncue.operate.shape import iso
 from oncue.service import Service
 from oncue.worker import Worker
 from tests.databases import Backend
@@ -259,10 +262,19 @@ async def test_unreadable_values_are_reported_and_disturb_no_other_row(
     assert status.drift is not None
     assert "tomorrow" in str(status.drift) or "31/12/2026" in str(status.drift)
     assert f"{count} rows can't be read" in caplog.text
+    stage.clock.move(90)
+    stage.db.execute("DELETE FROM free_trials WHERE id = 2")
+    await stage.sweep()
+    [status] = await stage.app.sources.status()
+    assert (status.unreadable, status.swept_at, status.drift_since) == (count - 1, START + 90_000_000, START)
+    [check] = await checks.sources(stage.app)
+    assert check.found.endswith("; found first 2 min ago")
+    [shown] = await Flows(stage.app).sources()
+    assert shown.since == iso(START)
     stage.db.execute("DELETE FROM free_trials WHERE id < 30")
     await stage.sweep()
     [status] = await stage.app.sources.status()
-    assert (status.unreadable, status.drift) == (0, None)
+    assert (status.unreadable, status.drift, status.drift_since) == (0, None, None)
 
 
 async def test_a_job_that_cannot_be_made_is_reported_and_the_others_are_made(stage: Stage) -> None:

@@ -186,7 +186,7 @@ def _with_weights(queues: Sequence[str] | None, weights: Mapping[str, float] | N
 @as_json
 def sources(database: str | None, as_json: bool) -> None:
     """List the sources: when each was swept, what it has made, moved and cancelled, and where rows and jobs differ."""
-    columns = ("name", "swept_at", "rows", "moved", "cancelled", "drift", "error")
+    columns = ("name", "swept_at", "rows", "moved", "cancelled", "drift", "error", "since")
     show(run(_listed(database, "sources")), columns, as_json, empty="no sources: declare one with app.source(...)")
 
 

@@ -268,6 +268,7 @@ async def sources(app: OnCue) -> list[Check]:
             if waiting := drift.get("waiting_for_key"):
                 troubles.append(f"rows {', '.join(map(str, waiting))} wait for a key that another row's job has")
             found = "; ".join(troubles) or f"{one.unreadable} rows can't be read"
+            found += "" if one.drift_since is None else f"; found first {near(one.drift_since, now)}"
             remedy = "Mend the table, its rows, or the declaration in code. The next sweep looks again."
             checks.append(Check(name, "FAIL", found, remedy))
         elif one.swept_at is None or one.swept_at < now - _UNSWEPT:

@@ -181,7 +181,8 @@ def _source(one: SourceStatus, now: int) -> Source:
         found += f"; {drift['trigger']}"
     count = len(waiting) + one.unreadable
     error = "; ".join(troubles) or None
-    return Source(one.name, maybe_iso(one.swept_at), one.made, one.moved, one.cancelled, count, error, found)
+    since = maybe_iso(one.drift_since)
+    return Source(one.name, maybe_iso(one.swept_at), one.made, one.moved, one.cancelled, count, since, error, found)
 
 
 def _behind(name: str, holder: JobView | None, now: int) -> str:

@@ -244,7 +244,8 @@ class Worker(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A source as its last sweep left it. ``rows``: how many jobs it has made; ``drift``: rows and jobs that differ."""
+    """A source as its last sweep left it. ``rows``: how many jobs it has made; ``drift``: rows and jobs that differ,
+    ``since`` which sweep; None while they agree."""
 
     name: str
     swept_at: Time | None
@@ -252,6 +253,7 @@ class Source(msgspec.Struct, frozen=True):
     moved: int
     cancelled: int
     drift: int
+    since: Time | None
     error: str | None
     found: str
 

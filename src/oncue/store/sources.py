@@ -277,7 +277,8 @@ class Applied(msgspec.Struct):
 
 class SourceStatus(msgspec.Struct, array_like=True):
     """A source as its last sweep left it. ``swept_at`` in microseconds since the epoch; counts since it was first
-    swept, but ``unreadable`` as of now. ``drift`` tells what is wrong with it now, None where nothing is."""
+    swept, but ``unreadable`` as of now. ``drift`` tells what is wrong with it now, ``drift_since`` which sweep found
+    something first; None where nothing is."""
 
     name: str
     app: str
@@ -287,6 +288,7 @@ class SourceStatus(msgspec.Struct, array_like=True):
     cancelled: int = 0
     unreadable: int = 0
     drift: dict[str, Any] | None = None
+    drift_since: int | None = None
 
 
 class Found(msgspec.Struct):

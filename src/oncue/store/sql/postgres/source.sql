@@ -121,13 +121,14 @@ DELETE FROM oncue_source_change
 WHERE source = :source AND row_key = ANY (ARRAY(SELECT value::text FROM json_array_elements(:keys::json)));
 
 -- name: save_source
-INSERT INTO oncue_source AS s (name, app, swept_at, made, moved, cancelled, unreadable, drift)
+INSERT INTO oncue_source AS s (name, app, swept_at, made, moved, cancelled, unreadable, drift, drift_since)
 VALUES (:name, :app, :swept_at::bigint, :made::bigint, :moved::bigint, :cancelled::bigint, :unreadable::bigint,
-        :drift)
+        :drift::text, CASE WHEN :drift::text IS NOT NULL THEN :swept_at::bigint END)
 ON CONFLICT (name) DO UPDATE SET app = excluded.app, swept_at = excluded.swept_at, made = s.made + excluded.made,
   moved = s.moved + excluded.moved, cancelled = s.cancelled + excluded.cancelled, unreadable = excluded.unreadable,
-  drift = excluded.drift;
+  drift = excluded.drift,
+  drift_since = CASE WHEN excluded.drift IS NOT NULL THEN coalesce(s.drift_since, excluded.swept_at) END;
 
 -- name: sources
-SELECT coalesce(json_agg(json_build_array(name, app, swept_at, made, moved, cancelled, unreadable, drift::json)
-                         ORDER BY name), '[]')::text FROM oncue_source;
+SELECT coalesce(json_agg(json_build_array(name, app, swept_at, made, moved, cancelled, unreadable, drift::json,
+                         drift_since) ORDER BY name), '[]')::text FROM oncue_source;

@@ -97,12 +97,13 @@ DELETE FROM oncue_source_change WHERE source = :source;
 DELETE FROM oncue_source_change WHERE source = :source AND row_key IN (SELECT value FROM json_each(:keys));
 
 -- name: save_source
-INSERT INTO oncue_source (name, app, swept_at, made, moved, cancelled, unreadable, drift)
-VALUES (:name, :app, :swept_at, :made, :moved, :cancelled, :unreadable, :drift)
+INSERT INTO oncue_source (name, app, swept_at, made, moved, cancelled, unreadable, drift, drift_since)
+VALUES (:name, :app, :swept_at, :made, :moved, :cancelled, :unreadable, :drift, iif(:drift IS NULL, NULL, :swept_at))
 ON CONFLICT (name) DO UPDATE SET app = excluded.app, swept_at = excluded.swept_at, made = made + excluded.made,
   moved = moved + excluded.moved, cancelled = cancelled + excluded.cancelled, unreadable = excluded.unreadable,
-  drift = excluded.drift;
+  drift = excluded.drift, drift_since = iif(excluded.drift IS NULL, NULL, coalesce(drift_since, excluded.swept_at));
 
 -- name: sources
-SELECT json_group_array(json_array(name, app, swept_at, made, moved, cancelled, unreadable, json(drift)))
+SELECT json_group_array(json_array(name, app, swept_at, made, moved, cancelled, unreadable, json(drift),
+         drift_since))
 FROM (SELECT * FROM oncue_source ORDER BY name);

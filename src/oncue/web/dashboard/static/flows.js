@@ -40,12 +40,12 @@ export const workers = list("Workers", ({items}) => p.table("Workers", [
 
 export const sources = list("Sources", ({items}) => p.table("Sources", [
 	["Source", "name", "", bold], ["State", row => p.badge(row.error ? "fail" : "ok", row.error ? "fails" : "well")],
-	["Last sweep", "swept_at", "one", when], ["Rows", "rows", "n", num], ["Drift", "drift", "n", num], ["Found", row => row.error ?? row.found],
+	["Last sweep", "swept_at", "one", when], ["Rows", "rows", "n", num], ["Drift", "drift", "n", num], ["Found", row => row.error ? ["since ", when(row.since), ": ", row.error] : row.found],
 ], items, "No source is declared."));
 
 export const audit = list("Audit", ({items, next}, ctx) => [
 	p.table("Audit", [["When", "at", "one", moment], "who", ["What", "action", "", bold], ["On", "target", "cut"], ["Jobs", "count", "n", num], ["Detail", "detail", "cut"]],
-		items, "Nobody has done anything yet."),
+		items, "Nothing was done yet."),
 	p.pages(next, ctx.params, "audit"),
 ]);
 
@@ -82,7 +82,7 @@ const TALKS = {
 	resume: ["paused parked", "It goes on. What failed is tried anew."],
 	release: ["human", "It goes on by itself."],
 	pause: ["active", "Nothing is sent. What the person writes is kept."],
-	takeover: ["active paused parked", "A human looks after this person. OnCue sends nothing until they are released."],
+	takeover: ["active paused parked", "A human takes over. OnCue sends nothing until released."],
 	restart: ["", "It ends, and begins anew.", "danger"],
 	stop: ["active paused parked human", "It ends for good.", "danger"],
 };
@@ -94,7 +94,7 @@ export const conversations = list("Conversations", ({items, next}, ctx) => [
 	p.table("Conversations", [
 		["Number", row => p.link(["conversation", row.id], `#${row.id}`), "n"], ["State", "state", "", p.badge], ["Conversation", "conversation", "", bold],
 		["Person", someone], "step", ["Began", "started_at", "one", when], ["Changed", "changed_at", "one", when], ["Note", "reason", "cut"],
-	], items, "There is no conversation like that."),
+	], items, "No conversation is like that."),
 	p.pages(next, ctx.params, "conversations"),
 ]);
 

@@ -1,4 +1,5 @@
--- How a worker hears of what other processes store. Times are microseconds since the epoch.
+-- Since when something is wrong. Times are microseconds since the epoch.
 ALTER TABLE oncue_worker ADD COLUMN wake TEXT;            -- what is wrong with its wake channel; NULL while it works
 ALTER TABLE oncue_worker ADD COLUMN wake_since INTEGER;
 ALTER TABLE oncue_worker ADD COLUMN reconnect_at INTEGER; -- when somebody last asked it to connect the channel anew
+ALTER TABLE oncue_source ADD COLUMN drift_since INTEGER;  -- the first sweep that found what is wrong since then

@@ -1,5 +1,6 @@
--- How a worker hears of what other processes store. Times are microseconds since the epoch.
+-- Since when something is wrong. Times are microseconds since the epoch.
 ALTER TABLE oncue_worker
   ADD COLUMN wake         text,   -- what is wrong with its wake channel; NULL while it works
   ADD COLUMN wake_since   bigint,
   ADD COLUMN reconnect_at bigint; -- when somebody last asked it to connect the channel anew
+ALTER TABLE oncue_source ADD COLUMN drift_since bigint; -- the first sweep that found what is wrong since then
