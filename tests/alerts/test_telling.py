@@ -108,6 +108,23 @@ async def test_it_is_told_once_and_once_more_when_it_is_well(app: OnCue, clock: 
     assert told[2].id != firing.id
 
 
+async def test_what_begins_anew_before_anybody_was_told_of_its_end_is_the_same_alert(
+    app: OnCue, clock: TestClock, hook: Hook
+) -> None:
+    rule = Something()
+    app.alert(rule, to=hook.url)
+    async with app:
+        for found, status in (("it is broken", 200), (None, 503), ("it is broken", 200), (None, 200)):
+            rule.found, hook.status = found, status
+            await app.alerts.run_once()
+            clock.advance(5)
+
+    assert [(one["state"], one["id"]) for one in hook.got] == [
+        (state, hook.got[0]["id"]) for state in ("firing", "recovered", "firing", "recovered")
+    ]
+    assert len({one["since"] for one in hook.got}) == 1
+
+
 async def test_while_it_lasts_it_is_told_again_only_after_a_while(app: OnCue, clock: TestClock) -> None:
     told: list[Alert] = []
     rule = Something(repeat=600)

@@ -66,8 +66,10 @@ FROM oncue_alert WHERE app = :app::text;
 
 -- name: raise_alert
 INSERT INTO oncue_alert (app, name, since, found) VALUES (:app::text, :name::text, :now::bigint, :found::text)
-ON CONFLICT (app, name) DO UPDATE SET since = excluded.since, found = excluded.found, ended_at = NULL, told_at = NULL,
-  busy_until = NULL, tries = 0 WHERE oncue_alert.ended_at IS NOT NULL;
+ON CONFLICT (app, name) DO UPDATE SET found = excluded.found, ended_at = NULL, told_at = NULL, busy_until = NULL, tries = 0,
+  -- Nobody was told that it had ended, so for those who wait for that it goes on.
+  since = CASE WHEN oncue_alert.told_at IS NULL THEN oncue_alert.since ELSE excluded.since END
+WHERE oncue_alert.ended_at IS NOT NULL;
 
 -- name: end_alert
 UPDATE oncue_alert SET ended_at = :now::bigint, told_at = NULL, busy_until = NULL, tries = 0
