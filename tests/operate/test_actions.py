@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from oncue import OnCue
 from oncue.errors import InvalidJob, StoreError, UnknownJob, UnknownSchedule
+from oncue.job import Ack
 from oncue.operate import Filter, Operator, actions
 from oncue.store import Claim, WorkerRow
 from oncue.testing import TestClock
+from tests.databases import Backend
 from tests.operate.conftest import declare
 
 S = 1_000_000
@@ -125,12 +128,38 @@ async def test_a_jobs_life_is_told_from_its_call_to_its_end(operator: Operator, 
     await app.drain()
     life = await operator.job(id)
     assert [event.event for event in life.life] == [
-        "scheduled", "asked", "started", "failed", "started", "failed", "started", "failed",
+        "scheduled", "hint", "asked", *3 * ["claimed", "started", "failed"],
     ]  # fmt: skip
+    assert all(event.at <= after.at for event, after in pairwise(life.life))
+    assert life.life[3].text == f"attempt 1, by worker {life.life[3].worker}"
     assert life.why == "all 3 attempts failed"
     assert life.life[-1].text.startswith("discarded after")
     assert "ValueError: not yet" in (life.life[-1].traceback or "")
     assert life.job.state == "discarded"
+
+
+async def test_a_life_says_how_workers_heard_of_it_and_who_claimed_and_acked_it(
+    operator: Operator, app: OnCue, clock: TestClock, backend: Backend
+) -> None:
+    soon = (await app.schedule(app.tasks["note"].call(), delay=2)).id
+    later = (await app.schedule(app.tasks["note"].call(), delay=86_400)).id
+    said = [(await operator.job(id)).life[1] for id in (soon, later)]
+    assert [one.event for one in said] == ["hint", "hint"]
+    if backend.is_sqlite:
+        assert {one.text for one in said} == {"workers hear each commit to this file"}
+    else:
+        assert said[0].text == "sent to workers with its commit"
+        assert said[1].text.startswith("none needed")
+    clock.advance(2)
+    await _claim(app, 1)
+    running = (await operator.job(soon)).life
+    assert [one.event for one in running] == ["scheduled", "hint", "claimed", "started"]
+    now, worker = clock.now(), running[2].worker or 0
+    await app.store.claim(Claim(worker, now, now, 60 * S, 0, [Ack(soon, 1, "completed", "completed", now, now)]))
+    done = (await operator.job(soon)).life
+    assert [one.event for one in done] == ["scheduled", "hint", "claimed", "started", "completed"]
+    assert done[-1].text.endswith(f", acked by worker {running[2].worker}")
+    assert done[2] == running[2]
 
 
 async def test_what_can_not_be_audited_is_not_done(tmp_path: Path, clock: TestClock) -> None:

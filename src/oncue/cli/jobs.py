@@ -140,9 +140,10 @@ def _last(job: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
     began, ended = job.started_at, job.finished_at
     return [
         AttemptView(
-            job.attempt, outcome, job.scheduled_at, began, ended, job.worker, job.error, job.traceback, job.reason
+            job.attempt, outcome, job.scheduled_at, began, ended, job.worker, job.error, job.traceback, job.reason,
+            job.claimed_at,
         )
-    ]
+    ]  # fmt: skip
 
 
 def _attempt_without(hidden: Redaction, one: AttemptView, job: JobView) -> AttemptView:
@@ -152,8 +153,8 @@ def _attempt_without(hidden: Redaction, one: AttemptView, job: JobView) -> Attem
 
 def _attempt(one: AttemptView) -> dict[str, Any]:
     record: dict[str, Any] = msgspec.to_builtins(one)
-    for name in ("scheduled_at", "started_at", "finished_at"):
-        record[name] = Moment(record[name])
+    for name in ("scheduled_at", "claimed_at", "started_at", "finished_at"):
+        record[name] = moment(record[name])
     return record
 
 

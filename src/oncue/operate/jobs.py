@@ -139,18 +139,31 @@ class JobReader:
 
         asked = attempts[0].scheduled_at if attempts else view.scheduled_at
         add(view.created_at, "scheduled", f"{_by(view)}, due {_when(asked)}{_folded(view)}")
+        add(view.created_at, "hint", self._hint(view.created_at, asked))
         # Before what followed at the same instant.
         for row in done:
             add(row.at, "asked", f"it {_ACTS.get(row.action, row.action)} by {row.who}")
         for one in [*attempts, *_last(view, attempts)]:
+            if one.claimed_at is not None:
+                add(one.claimed_at, "claimed", _claimed(one), None, one.worker)
             if one.started_at < one.finished_at or one.outcome not in ("skipped", "cancelled"):
                 add(one.started_at, "started", _started(one, one.started_at), None, one.worker)
             add(one.finished_at, _FIRST_OF_KIND.get(one.outcome, one.outcome), _ended(one), one.traceback, one.worker)
         if view.state == "running" and view.started_at is not None:
-            add(view.started_at, "started", _started(view, view.started_at), None, view.worker)
+            began = max(view.started_at, view.scheduled_at)
+            add(view.started_at, "claimed", _claimed(view), None, view.worker)
+            add(began, "started", _started(view, began), None, view.worker)
         if view.state == "scheduled" and attempts:
             add(attempts[-1].finished_at, "waits", f"the next attempt may start {_when(view.eligible_at)}")
         return [event for _, event in sorted(said, key=lambda pair: pair[0])]
+
+    def _hint(self, created_at: int, due: int) -> str:
+        """Return how workers heard of it."""
+        if self._app.wake.hears_commits:
+            return "workers hear each commit to this file"
+        if due <= created_at + self._app.store.hint_within:
+            return "sent to workers with its commit"
+        return "none needed: it was due so much later that workers find it by themselves"
 
 
 _SAME = (
@@ -176,6 +189,10 @@ def _when(us: int | None) -> str:
     return "once what it waits behind is gone" if us is None else f"{from_us(us):%Y-%m-%d %H:%M:%S.%f} UTC"
 
 
+def _claimed(one: AttemptView | JobView) -> str:
+    return f"attempt {one.attempt}, by worker {one.worker}"
+
+
 def _started(one: AttemptView | JobView, at: int) -> str:
     late = at - one.scheduled_at
     behind = f"{seconds(late)} after it was due" if late >= _LATE_ENOUGH else "on time"
@@ -184,7 +201,8 @@ def _started(one: AttemptView | JobView, at: int) -> str:
 
 def _ended(one: AttemptView) -> str:
     took = seconds(one.finished_at - one.started_at)
-    text = f"{one.outcome} after {took}"
+    by = "" if one.worker is None else f", acked by worker {one.worker}"
+    text = f"{one.outcome} after {took}{by}"
     said = [part for part in (one.reason, one.error) if part]
     return f"{text}: {'; '.join(dict.fromkeys(said))}" if said else text
 
@@ -200,7 +218,7 @@ def _last(view: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
     return [
         AttemptView(
             view.attempt, outcome, view.scheduled_at, began, view.finished_at, view.worker, view.error, view.traceback,
-            view.reason,
+            view.reason, view.claimed_at,
         )
     ]  # fmt: skip
 

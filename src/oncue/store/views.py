@@ -21,10 +21,14 @@ class AttemptView(msgspec.Struct, frozen=True):
     error: str | None
     traceback: str | None
     reason: str | None
+    claimed_at: int | None = None
 
 
 class JobView(msgspec.Struct, frozen=True):
-    """A job as stored. Times are microseconds since the epoch, UTC."""
+    """A job as stored. Times are microseconds since the epoch, UTC.
+
+    ``started_at``: of its last attempt; while it runs, when that was claimed, as ``claimed_at`` tells.
+    """
 
     id: int
     state: State
@@ -57,6 +61,7 @@ class JobView(msgspec.Struct, frozen=True):
     error: str | None
     traceback: str | None
     reason: str | None
+    claimed_at: int | None = None
 
 
 class Counts(msgspec.Struct, frozen=True):

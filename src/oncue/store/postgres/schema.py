@@ -44,7 +44,7 @@ MIGRATIONS = (
     _of("002_adopted", oldest=1),
     _of("003_conversations", oldest=1),
     _of("004_operators", oldest=1),
-    _of("005_since", oldest=1),
+    _of("005_when", oldest=1),
 )
 VERSION = len(MIGRATIONS)
 _IS_THERE = (

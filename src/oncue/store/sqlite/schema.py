@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from oncue.errors import SchemaTooNew
 from oncue.store.sql import text
 
-MIGRATIONS = ("001_jobs", "002_adopted", "003_conversations", "004_operators", "005_since")
+MIGRATIONS = ("001_jobs", "002_adopted", "003_conversations", "004_operators", "005_when")
 VERSION = len(MIGRATIONS)
 
 

@@ -12,20 +12,20 @@ WITH
     DELETE FROM oncue_job
     WHERE id = ANY (:id::bigint[]) AND worker IS NOT DISTINCT FROM :worker::bigint AND attempt = :attempt::int
     RETURNING id, task, args, queue, priority, scheduled_at, attempt, snoozes, max_attempts, worker, key, group_name,
-              max_late, when_late, metadata, origin, origin_ref, folded, progress, created_at),
+              max_late, when_late, metadata, origin, origin_ref, folded, progress, created_at, claimed_at),
   joined AS MATERIALIZED (
     SELECT gone.id, task, args, queue, priority, a.state, a.outcome, scheduled_at, attempt, snoozes, max_attempts,
            worker, a.started_at, a.finished_at, key, group_name, max_late, when_late, metadata, origin, origin_ref,
-           folded, progress, created_at, a.result, a.error, a.traceback, a.reason, a.expires_at, a.ack
+           folded, progress, created_at, a.result, a.error, a.traceback, a.reason, a.expires_at, claimed_at, a.ack
     FROM gone FULL JOIN a ON a.ack = gone.id),
   kept AS (
     INSERT INTO oncue_finished (id, task, args, queue, priority, state, outcome, scheduled_at, attempt, snoozes,
                                 max_attempts, worker, started_at, finished_at, key, group_name, max_late, when_late,
                                 metadata, origin, origin_ref, folded, progress, created_at, result, error, traceback,
-                                reason, expires_at)
+                                reason, expires_at, claimed_at)
     SELECT id, task, args, queue, priority, state, outcome, scheduled_at, attempt, snoozes, max_attempts, worker,
            started_at, finished_at, key, group_name, max_late, when_late, metadata, origin, origin_ref, folded,
-           progress, created_at, result, error, traceback, reason, expires_at
+           progress, created_at, result, error, traceback, reason, expires_at, claimed_at
     FROM joined WHERE coalesce(id, 0) > 0)
 SELECT coalesce(json_agg(ack), '[]')::text FROM joined WHERE coalesce(id, 0) = 0;
 
@@ -39,27 +39,28 @@ WITH
     DELETE FROM oncue_job
     WHERE id = ANY (:id::bigint[]) AND worker IS NOT DISTINCT FROM :worker::bigint AND attempt = :attempt::int
     RETURNING id, task, args, queue, priority, scheduled_at, attempt, snoozes, max_attempts, worker, key, group_name,
-              max_late, when_late, metadata, origin, origin_ref, folded, progress, created_at),
+              max_late, when_late, metadata, origin, origin_ref, folded, progress, created_at, claimed_at),
   joined AS MATERIALIZED (SELECT * FROM gone FULL JOIN a ON a.ack = gone.id),
   kept AS (
     INSERT INTO oncue_finished (id, task, args, queue, priority, state, outcome, scheduled_at, attempt, snoozes,
                                 max_attempts, worker, started_at, finished_at, key, group_name, max_late, when_late,
-                                metadata, origin, origin_ref, folded, progress, created_at, expires_at)
+                                metadata, origin, origin_ref, folded, progress, created_at, expires_at, claimed_at)
     SELECT id, task, args, queue, priority, 'completed', 'completed', scheduled_at, attempt, snoozes, max_attempts,
            worker, started_at, finished_at, key, group_name, max_late, when_late, metadata, origin, origin_ref,
-           folded, progress, created_at, finished_at + :retention::bigint
+           folded, progress, created_at, finished_at + :retention::bigint, claimed_at
     FROM joined WHERE coalesce(id, 0) > 0)
 SELECT coalesce(json_agg(ack), '[]')::text FROM joined WHERE coalesce(id, 0) = 0;
 
 -- name: record_attempts
 INSERT INTO oncue_attempt (job, attempt, outcome, scheduled_at, started_at, finished_at, worker, error, traceback,
-                           reason)
-SELECT j.id, j.attempt, a->>3, j.scheduled_at, (a->>4)::bigint, (a->>5)::bigint, j.worker, a->>7, a->>8, a->>9
+                           reason, claimed_at)
+SELECT j.id, j.attempt, a->>3, j.scheduled_at, (a->>4)::bigint, (a->>5)::bigint, j.worker, a->>7, a->>8, a->>9,
+       j.claimed_at
 FROM json_array_elements(:acks::json) AS a JOIN oncue_job AS j ON j.id = (a->>0)::bigint
 WHERE j.worker = :worker::bigint AND j.attempt = (a->>1)::int
 ON CONFLICT (job, attempt) DO UPDATE SET outcome = excluded.outcome, scheduled_at = excluded.scheduled_at,
   started_at = excluded.started_at, finished_at = excluded.finished_at, worker = excluded.worker,
-  error = excluded.error, traceback = excluded.traceback, reason = excluded.reason;
+  error = excluded.error, traceback = excluded.traceback, reason = excluded.reason, claimed_at = excluded.claimed_at;
 
 -- name: put_back
 UPDATE oncue_job

@@ -27,13 +27,13 @@ ON CONFLICT DO NOTHING;
 
 -- name: record_finished
 INSERT INTO oncue_attempt (job, attempt, outcome, scheduled_at, started_at, finished_at, worker, error, traceback,
-                           reason)
+                           reason, claimed_at)
 SELECT id, attempt, outcome, scheduled_at, coalesce(started_at, finished_at), finished_at, worker, error, traceback,
-       reason
+       reason, claimed_at
 FROM oncue_finished WHERE id = :id::bigint
 ON CONFLICT (job, attempt) DO UPDATE SET outcome = excluded.outcome, scheduled_at = excluded.scheduled_at,
   started_at = excluded.started_at, finished_at = excluded.finished_at, worker = excluded.worker,
-  error = excluded.error, traceback = excluded.traceback, reason = excluded.reason;
+  error = excluded.error, traceback = excluded.traceback, reason = excluded.reason, claimed_at = excluded.claimed_at;
 
 -- name: drop_history
 DELETE FROM oncue_finished WHERE id = :id::bigint;

@@ -9,7 +9,7 @@ SELECT coalesce(json_agg(j), '[]')::text FROM (
     'finished_at', NULL, 'key', key, 'group', group_name, 'max_late', max_late, 'when_late', when_late,
     'metadata', metadata::json, 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
     'progress', progress::json, 'created_at', created_at, 'cancel', cancel, 'result', NULL, 'error', NULL,
-    'traceback', NULL, 'reason', NULL) AS j
+    'traceback', NULL, 'reason', NULL, 'claimed_at', claimed_at) AS j
   FROM oncue_job WHERE {where}
   UNION ALL
   SELECT id, json_build_object(
@@ -19,7 +19,7 @@ SELECT coalesce(json_agg(j), '[]')::text FROM (
     'finished_at', finished_at, 'key', key, 'group', group_name, 'max_late', max_late, 'when_late', when_late,
     'metadata', metadata::json, 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
     'progress', progress::json, 'created_at', created_at, 'cancel', 0, 'result', result::json, 'error', error,
-    'traceback', traceback, 'reason', reason) AS j
+    'traceback', traceback, 'reason', reason, 'claimed_at', claimed_at) AS j
   FROM oncue_finished WHERE {where}
   ORDER BY id DESC LIMIT :limit::int) AS found;
 
@@ -54,7 +54,8 @@ WHERE NOT EXISTS (SELECT 1 FROM oncue_job WHERE id = value::bigint);
 -- name: attempts_of
 SELECT coalesce(json_agg(json_build_object(
   'attempt', attempt, 'outcome', outcome, 'scheduled_at', scheduled_at, 'started_at', started_at,
-  'finished_at', finished_at, 'worker', worker, 'error', error, 'traceback', traceback, 'reason', reason)), '[]')::text
+  'finished_at', finished_at, 'worker', worker, 'error', error, 'traceback', traceback, 'reason', reason,
+  'claimed_at', claimed_at)), '[]')::text
 FROM (SELECT * FROM oncue_attempt WHERE job = :id::bigint ORDER BY attempt) AS a;
 
 -- name: counts

@@ -25,9 +25,9 @@ ON CONFLICT DO NOTHING;
 
 -- name: record_finished
 INSERT OR REPLACE INTO oncue_attempt (job, attempt, outcome, scheduled_at, started_at, finished_at, worker, error,
-                                      traceback, reason)
+                                      traceback, reason, claimed_at)
 SELECT id, attempt, outcome, scheduled_at, coalesce(started_at, finished_at), finished_at, worker, error, traceback,
-       reason
+       reason, claimed_at
 FROM oncue_finished WHERE id = :id;
 
 -- name: drop_history

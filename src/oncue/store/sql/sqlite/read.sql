@@ -9,7 +9,7 @@ SELECT json_group_array(json(j)) FROM (
     'finished_at', NULL, 'key', key, 'group', group_name, 'max_late', max_late, 'when_late', when_late,
     'metadata', json(metadata), 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
     'progress', json(progress), 'created_at', created_at, 'cancel', cancel, 'result', NULL, 'error', NULL,
-    'traceback', NULL, 'reason', NULL) AS j
+    'traceback', NULL, 'reason', NULL, 'claimed_at', claimed_at) AS j
   FROM oncue_job WHERE {where}
   UNION ALL
   SELECT id, json_object(
@@ -19,7 +19,7 @@ SELECT json_group_array(json(j)) FROM (
     'finished_at', finished_at, 'key', key, 'group', group_name, 'max_late', max_late, 'when_late', when_late,
     'metadata', json(metadata), 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
     'progress', json(progress), 'created_at', created_at, 'cancel', 0, 'result', json(result), 'error', error,
-    'traceback', traceback, 'reason', reason) AS j
+    'traceback', traceback, 'reason', reason, 'claimed_at', claimed_at) AS j
   FROM oncue_finished WHERE {where}
   ORDER BY id DESC LIMIT :limit);
 
@@ -54,7 +54,8 @@ WHERE NOT EXISTS (SELECT 1 FROM oncue_job WHERE id = value);
 -- name: attempts_of
 SELECT json_group_array(json_object(
   'attempt', attempt, 'outcome', outcome, 'scheduled_at', scheduled_at, 'started_at', started_at,
-  'finished_at', finished_at, 'worker', worker, 'error', error, 'traceback', traceback, 'reason', reason))
+  'finished_at', finished_at, 'worker', worker, 'error', error, 'traceback', traceback, 'reason', reason,
+  'claimed_at', claimed_at))
 FROM (SELECT * FROM oncue_attempt WHERE job = :id ORDER BY attempt);
 
 -- name: counts

@@ -1,6 +1,8 @@
--- Since when something is wrong. Times are microseconds since the epoch.
+-- Since when something is wrong, and when an attempt was claimed. Times are microseconds since the epoch.
 ALTER TABLE oncue_worker
   ADD COLUMN wake         text,   -- what is wrong with its wake channel; NULL while it works
   ADD COLUMN wake_since   bigint,
   ADD COLUMN reconnect_at bigint; -- when somebody last asked it to connect the channel anew
 ALTER TABLE oncue_source ADD COLUMN drift_since bigint; -- the first sweep that found what is wrong since then
+ALTER TABLE oncue_finished ADD COLUMN claimed_at bigint;
+ALTER TABLE oncue_attempt ADD COLUMN claimed_at bigint;
