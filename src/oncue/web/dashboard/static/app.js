@@ -17,7 +17,6 @@ let shown; // the view that is on the page: {name, view, ctx, data, error}
 let latest; // the last overview
 let told = {next: 0}, waiting, drawn = 0;
 
-// Draws at most four times a second, however much happens.
 function redraw() {
 	waiting ??= setTimeout(() => requestAnimationFrame(paint), Math.max(0, drawn + REDRAW_MS - performance.now()));
 }

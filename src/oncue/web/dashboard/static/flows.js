@@ -93,7 +93,7 @@ export const conversations = list("Conversations", ({items, next}, ctx) => [
 	p.chips(ctx, "conversations", ["active", "paused", "parked", "ended"]),
 	p.table("Conversations", [
 		["Number", row => p.link(["conversation", row.id], `#${row.id}`), "n"], ["State", "state", "", p.badge], ["Conversation", "conversation", "", bold],
-		["Person", someone], "step", ["Began", "started_at", "one", when], ["Changed", "changed_at", "one", when], ["Note", "reason", "cut"],
+		["Person", row => p.link(["conversations"], someone(row), {person: row.person})], "step", ["Began", "started_at", "one", when], ["Changed", "changed_at", "one", when], ["Note", "reason", "cut"],
 	], items, "No conversation is like that."),
 	p.pages(next, ctx.params, "conversations"),
 ]);
