@@ -18,6 +18,7 @@ from oncue.context import JobContext, enter
 from oncue.errors import InvalidJob, NodeError, OnCueError
 from oncue.job import Ack, Claimed, Completed, Failed, OnRetry, Outcome, Skipped, Snoozed, decide, lateness_verdict
 from oncue.limits import Policy
+from oncue.redaction import NOTHING, Redaction
 from oncue.retry import Discard, Snooze
 from oncue.task import Task
 from oncue.threads import Threads
@@ -89,10 +90,11 @@ class Runner:
         completion: Completion,
         threads: int = 32,
         grace: float = 10.0,
+        hides: Redaction = NOTHING,
     ) -> None:
         self.tasks, self.policy, self.clock, self.resources = tasks, policy, clock, resources
         self._report, self._retention, self._guards, self._grace = report, retention, guards, grace
-        self._completion = completion
+        self._completion, self._hides = completion, hides
         self.unknown = UnknownTasks(tasks)
         self.limited = bool(policy)
         self._loop = asyncio.get_running_loop()
@@ -112,7 +114,7 @@ class Runner:
         if outcome is None:
             assert task is not None
             call = self._call(run, task)
-            outcome = await (call if api() is None else traced(job, now, call))
+            outcome = await (call if api() is None else traced(job, now, call, self._hides))
             if run.completed is not None:
                 return await self._settle_completed(run, task, outcome)
         return self.settle(run, outcome)
@@ -126,7 +128,7 @@ class Runner:
                 outcome = self._failed(run, task, NotCommitted("it completed in a transaction that did not commit"))
             return self.settle(run, outcome)
         if not isinstance(outcome, Completed):
-            what = outcome.error if isinstance(outcome, Failed) else outcome.reason
+            what = self._hides.of_job(outcome.error if isinstance(outcome, Failed) else outcome.reason, run.job)
             log.warning("job %s is completed by its own transaction; what came after is ignored: %s", run.job.id, what)
         return run.completed
 
@@ -270,6 +272,8 @@ class Runner:
         try:
             delay = task.options.retry.seconds(failures, error)
         except Exception as broken:
+            # What the handler raised is in the row, and may quote what the log is not to hold.
+            broken.__suppress_context__ = True
             log.exception("the retry policy of %s failed for job %s; retrying in 60 s", job.task, job.id)
             delay, text = 60.0, f"{text} (and its retry policy failed: {broken!r})"
         if delay is None:

@@ -19,6 +19,7 @@ from oncue.lifespan import call_hook
 from oncue.logs import about
 from oncue.minutes import writing_minutes
 from oncue.planner import Planner
+from oncue.redaction import Redaction
 from oncue.relay import carried
 from oncue.runner import Runner
 from oncue.sweeper import Sweeper, Swept
@@ -51,6 +52,7 @@ class Service:
             Completion(app.store, self._worker_id),
             self.options.threads,
             self.options.grace,
+            Redaction(app.redacted),
         )
         self.worker: Worker | None = None
         if worker:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
 import msgspec
 
 from oncue.job import Claimed, Completed, Failed, Outcome, Skipped, Snoozed
+from oncue.redaction import NOTHING, Redaction
 
 RESERVED = "oncue.trace"
 """The key of a job's metadata under which its trace is kept, which is shown to nobody."""
@@ -89,14 +90,15 @@ def without_trace(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {key: value for key, value in metadata.items() if key != RESERVED} or None
 
 
-async def traced(job: Claimed, started_at: int, work: Awaitable[Outcome]) -> Outcome:
-    """Await an attempt, which started at that time (microseconds), inside a span of its own."""
+async def traced(job: Claimed, started_at: int, work: Awaitable[Outcome], hides: Redaction = NOTHING) -> Outcome:
+    """Await an attempt, which started at that time (microseconds), inside a span of its own, which tells nothing that
+    is redacted."""
     trace = api()
     if trace is None:
         return await work
     with _running(trace, job, started_at) as span:
         outcome = await work
-        _tell(trace, span, outcome)
+        _tell(trace, span, outcome, lambda text: hides.of_job(text, job))
         return outcome
 
 
@@ -148,15 +150,16 @@ def _kept(metadata: str | None) -> _Kept | None:
         return None
 
 
-def _tell(trace: Any, span: Any, outcome: Outcome) -> None:
+def _tell(trace: Any, span: Any, outcome: Outcome, shown: Callable[[str], str]) -> None:
     span.set_attribute("oncue.outcome", type(outcome).__name__.lower())
     if isinstance(outcome, Failed):
-        kind, _, said = outcome.error.partition(": ")
-        told = {"exception.type": kind, "exception.message": said, "exception.stacktrace": outcome.traceback or ""}
+        error, stack = shown(outcome.error), shown(outcome.traceback or "")
+        kind, _, said = error.partition(": ")
+        told = {"exception.type": kind, "exception.message": said, "exception.stacktrace": stack}
         span.add_event("exception", told)
-        span.set_status(trace.Status(trace.StatusCode.ERROR, outcome.error))
+        span.set_status(trace.Status(trace.StatusCode.ERROR, error))
     elif isinstance(outcome, (Snoozed, Skipped)):
-        span.set_attribute("oncue.reason", outcome.reason)
+        span.set_attribute("oncue.reason", shown(outcome.reason))
     elif isinstance(outcome, Completed):
         span.set_status(trace.Status(trace.StatusCode.OK))
 

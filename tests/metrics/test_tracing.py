@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from oncue import JobContext, OnCue
 from oncue.errors import InvalidJob
-from oncue.retry import Snooze
+from oncue.retry import Retry, Snooze
 from oncue.scheduling import Scheduled
 from oncue.testing import TestClock
 from oncue.tracing import MOST_HOPS, RESERVED, carried, current_ids, without_trace
@@ -237,6 +237,31 @@ async def test_a_snooze_is_no_error_and_says_why(app: OnCue, spans: InMemorySpan
 
 
 @pytest.mark.parametrize("kept", ["nonsense", {"traceparent": "00-zz"}, {"traceparent": 5}, None])
+async def test_no_span_tells_what_is_redacted(app: OnCue, spans: InMemorySpanExporter) -> None:
+    app.redact("phone")
+
+    @app.task(name="send", retry=Retry.never())
+    async def send(phone: str, again: bool) -> None:
+        if again:
+            raise Snooze(60, f"{phone} is busy")
+        raise ValueError(f"nobody at {phone}")
+
+    async with app:
+        for again in (False, True):
+            await app.schedule(send.call("+49 151 234567", again))
+        await app.drain()
+
+    failed, snoozed = named(spans, "run send")
+    [event] = failed.events
+    assert event.attributes is not None
+    assert failed.status.description == "ValueError: nobody at •••"
+    assert event.attributes["exception.message"] == "nobody at •••"
+    assert "nobody at •••" in str(event.attributes["exception.stacktrace"])
+    assert snoozed.attributes is not None
+    assert snoozed.attributes["oncue.reason"] == "••• is busy"
+    assert "234567" not in "".join(one.to_json() for one in spans.get_finished_spans())
+
+
 async def test_a_trace_that_cant_be_read_keeps_no_job_from_running(
     app: OnCue, backend: Backend, spans: InMemorySpanExporter, kept: object
 ) -> None:

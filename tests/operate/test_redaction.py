@@ -12,7 +12,7 @@ import pytest
 from oncue import OnCue, Retry
 from oncue.operate import Filter, Operator
 from oncue.operate.schedule import Wish
-from oncue.operate.shape import HIDDEN, Redaction
+from oncue.redaction import HIDDEN, Redaction
 
 SECRET = 'it\'s "M\u00fcller" +49 170\\0\n'
 

@@ -113,7 +113,7 @@ def show_(chat: int, database: str | None, as_json: bool) -> None:
 
 def _step(step: StepRow, hides: bool) -> dict[str, Any]:
     from oncue.conversation.timeline import waits_of
-    from oncue.operate.shape import HIDDEN
+    from oncue.redaction import HIDDEN
 
     value = None if step.value is None or step.state == "open" else msgspec.json.decode(step.value)
     return {

@@ -15,8 +15,8 @@ from oncue.cli.progress import Searching
 from oncue.cli.steer import STEERING
 from oncue.job import FINAL
 from oncue.operate import Filter, Operator
-from oncue.operate.shape import Redaction
 from oncue.operate.views import JobLife, JobSummary
+from oncue.redaction import Redaction
 from oncue.store.steps import read
 from oncue.store.views import AttemptView, JobView
 from oncue.why import seconds

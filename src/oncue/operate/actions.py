@@ -14,9 +14,10 @@ from oncue.clock import SECOND, in_range, seconds_to_us
 from oncue.errors import InvalidJob, InvalidTime, UnknownSchedule
 from oncue.operate.find import Filter, Finder
 from oncue.operate.jobs import JobReader
-from oncue.operate.shape import Redaction, from_iso, iso
+from oncue.operate.shape import from_iso, iso
 from oncue.operate.views import Done, ManyCounted, ManyDone, Refused
 from oncue.planner import Planner
+from oncue.redaction import Redaction
 from oncue.store.operating import AuditRow
 from oncue.store.steps import Steps, manage, many, operate
 from oncue.task import checked_name

@@ -11,8 +11,9 @@ from oncue.clock import from_us
 from oncue.errors import UnknownJob
 from oncue.job import FINAL
 from oncue.operate.find import BUDGET, LATE, Filter, Finder, Shows, cursor_of
-from oncue.operate.shape import Redaction, iso, maybe_iso
+from oncue.operate.shape import iso, maybe_iso
 from oncue.operate.views import JobDetail, JobLife, JobPage, JobSummary, LifeEvent, Scanned
+from oncue.redaction import Redaction
 from oncue.store.operating import AuditRow
 from oncue.store.steps import operate, overview, read
 from oncue.store.views import AttemptView, JobView

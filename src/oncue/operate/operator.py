@@ -15,7 +15,7 @@ from oncue.operate.flows import Flows
 from oncue.operate.jobs import JobReader
 from oncue.operate.overview import Look
 from oncue.operate.schedule import Wish, schedule
-from oncue.operate.shape import Redaction, iso
+from oncue.operate.shape import iso
 from oncue.operate.tokens import Tokens
 from oncue.operate.views import (
     AuditEntry,
@@ -32,6 +32,7 @@ from oncue.operate.views import (
     TalkLife,
     TalkPage,
 )
+from oncue.redaction import Redaction
 from oncue.store.operating import AuditRow
 from oncue.store.steps import operate
 

@@ -10,8 +10,9 @@ from oncue.conversation.settle import INTAKE_GAP
 from oncue.conversation.timeline import discreet, timeline, waits_of
 from oncue.errors import UnknownJob
 from oncue.operate.find import cursor_of
-from oncue.operate.shape import HIDDEN, iso, maybe_iso
+from oncue.operate.shape import iso, maybe_iso
 from oncue.operate.views import Done, Said, TalkLife, TalkPage, TalkSummary
+from oncue.redaction import HIDDEN
 from oncue.store.chats import LIVE, ChatRow, MessageRow, PersonRow, StepRow
 from oncue.store.steps import Steps, chats, files
 from oncue.store.steps.chats import Loaded
