@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from oncue import OnCue, errors
-from oncue.store.sql import text as sql_text
 from oncue.store.sqlite import schema
 from tests.databases import sqlite_of
 
@@ -184,10 +183,8 @@ async def test_old_data_survives_a_migration(tmp_path: Path, monkeypatch: pytest
     path = tmp_path / "jobs.db"
     async with _app(path) as app:
         await _schedule(app, "old")
-    steps = {"second.sql": "ALTER TABLE oncue_job ADD COLUMN colour TEXT;\nUPDATE oncue_job SET colour = 'green';\n"}
-    original = sql_text
-    monkeypatch.setattr(schema, "text", lambda kind, name: steps[name] if name in steps else original(kind, name))
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "second.sql"))
+    step = "ALTER TABLE oncue_job ADD COLUMN colour TEXT;\nUPDATE oncue_job SET colour = 'green';\n"
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
     monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
     for _ in range(2):
         async with _app(path) as app:
@@ -205,8 +202,7 @@ async def test_a_migration_that_fails_leaves_the_old_schema_whole(
         await _schedule(app, "old")
     step = "ALTER TABLE oncue_job ADD COLUMN colour TEXT;\nUPDATE no_such_table SET colour = 1;\n"
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "text", lambda kind, name: step)
-        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "second.sql"))
+        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
         patch.setattr(schema, "VERSION", schema.VERSION + 1)
         with pytest.raises(errors.StoreError, match=f"{path}.*no_such_table"):
             await _app(path).open()

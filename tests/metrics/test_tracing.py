@@ -236,7 +236,6 @@ async def test_a_snooze_is_no_error_and_says_why(app: OnCue, spans: InMemorySpan
     assert current_ids() is None
 
 
-@pytest.mark.parametrize("kept", ["nonsense", {"traceparent": "00-zz"}, {"traceparent": 5}, None])
 async def test_no_span_tells_what_is_redacted(app: OnCue, spans: InMemorySpanExporter) -> None:
     app.redact("phone")
 
@@ -262,6 +261,7 @@ async def test_no_span_tells_what_is_redacted(app: OnCue, spans: InMemorySpanExp
     assert "234567" not in "".join(one.to_json() for one in spans.get_finished_spans())
 
 
+@pytest.mark.parametrize("kept", ["nonsense", {"traceparent": "00-zz"}, {"traceparent": 5}, None])
 async def test_a_trace_that_cant_be_read_keeps_no_job_from_running(
     app: OnCue, backend: Backend, spans: InMemorySpanExporter, kept: object
 ) -> None:

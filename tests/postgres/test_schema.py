@@ -162,7 +162,8 @@ def test_steps_keep_the_rule_for_rolling_deploys() -> None:
 
 
 async def test_unknown_errors_while_migrating_leave_nothing(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "text", lambda dialect, name: "CREATE TABLE oncue_counter (a int); SELECT 1/0;")
+    broken = schema.Migration("CREATE TABLE oncue_counter (a int); SELECT 1/0;", "", oldest=1)
+    monkeypatch.setattr(schema, "MIGRATIONS", (broken, *schema.MIGRATIONS[1:]))
     with pytest.raises(StoreError, match="division by zero"):
         await open_store(base.url, SystemClock()).open()
     assert base.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'oncue'") == 0

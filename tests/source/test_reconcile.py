@@ -268,7 +268,7 @@ async def test_unreadable_values_are_reported_and_disturb_no_other_row(
     [status] = await stage.app.sources.status()
     assert (status.unreadable, status.swept_at, status.drift_since) == (count - 1, START + 90_000_000, START)
     [check] = await checks.sources(stage.app)
-    assert check.found.endswith("; found first 2 min ago")
+    assert check.found.endswith("; found first 90 s ago")
     [shown] = await Flows(stage.app).sources()
     assert shown.since == iso(START)
     stage.db.execute("DELETE FROM free_trials WHERE id < 30")

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from oncue.errors import SchemaTooNew
 from oncue.store.sql import text
 
-MIGRATIONS = ("001_jobs", "002_adopted", "003_conversations", "004_operators", "005_when")
+_STEPS = ("001_jobs", "002_adopted", "003_conversations", "004_operators", "005_when")
+MIGRATIONS = tuple(text("sqlite", f"schema/{name}.sql") for name in _STEPS)
 VERSION = len(MIGRATIONS)
 
 
@@ -28,8 +29,8 @@ def migrate(conn: sqlite3.Connection) -> int:
     found = version_of(conn)
     if found > VERSION:
         raise SchemaTooNew(too_new(found))
-    for name in MIGRATIONS[found:]:
-        for statement in statements(text("sqlite", f"schema/{name}.sql")):
+    for step in MIGRATIONS[found:]:
+        for statement in statements(step):
             conn.execute(statement)
     if found < VERSION:
         conn.execute(

@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from oncue.errors import NoDatabase, SchemaTooNew, SchemaTooOld
-from oncue.store.sql import text
 from oncue.store.sqlite.connection import translated
 from oncue.store.sqlite.schema import MIGRATIONS, VERSION, too_new, version_of
 from oncue.store.views import Check, SchemaView
@@ -28,7 +27,7 @@ def schema_of(path: Path) -> SchemaView:
                 found = version_of(conn)
             finally:
                 conn.close()
-    pending = [text("sqlite", name) for name in MIGRATIONS[found:]]
+    pending = list(MIGRATIONS[found:])
     if pending:
         pending.append(f"INSERT OR REPLACE INTO oncue_counter (name, value) VALUES ('schema', {VERSION});")  # noqa: S608 - a number
     return SchemaView(str(path), exists, found, VERSION, pending)
