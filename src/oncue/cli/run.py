@@ -20,6 +20,7 @@ from oncue.cli.common import fail, load_app, unset, who
 from oncue.errors import ConfigError
 from oncue.exporter import address_of, exporting
 from oncue.logs import say, to_stderr
+from oncue.sockets import listen
 from oncue.worker import WorkerOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -151,8 +152,7 @@ async def _serve(server: Any, listener: socket.socket, app: OnCue, options: Work
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return listen(host, port)
     except OSError as error:
         fail(f"Can't listen on {host}:{port}: {error}. Is another process there? Choose with --host and --port.")
 

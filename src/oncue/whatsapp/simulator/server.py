@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 from oncue.errors import ConfigError
+from oncue.sockets import listen
 from oncue.whatsapp.simulator.app import App
 
 
@@ -56,6 +57,6 @@ async def serving(app: App, port: int = 0) -> AsyncIterator[str]:
 
 def _listen(port: int) -> socket.socket:
     try:
-        return socket.create_server(("127.0.0.1", port), backlog=2048)
+        return listen("127.0.0.1", port)
     except OSError as error:
         raise ConfigError(f"Can't listen on 127.0.0.1:{port}: {error}. Is another process there?") from error
