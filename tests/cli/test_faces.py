@@ -133,6 +133,28 @@ def test_an_action_of_one_face_is_in_the_audit_of_the_other(faces: tuple[Stage, 
     assert any(before["who"] in event["text"] for event in life)
 
 
+@pytest.mark.parametrize("kind", ["queue", "task"])
+def test_both_faces_say_that_nothing_was_done_and_keep_it_out_of_the_audit(
+    faces: tuple[Stage, httpx.Client], kind: str
+) -> None:
+    stage, client = faces
+    name = "nothere"
+
+    def ask(verb: str) -> Any:
+        return client.post(f"/api/{kind}s/{name}/{verb}", headers={"X-OnCue": "1"}).json()
+
+    not_paused = {"done": False, "text": f"{kind.title()} {name} was not paused."}
+    assert ask("resume") == not_paused
+    assert stage.here(f"{kind}s", "resume", name).stdout == f"{name}\twas not paused\n"
+    assert stage.json("audit", "--target", f"{kind}:{name}") == []
+    assert ask("pause")["done"]
+    assert ask("pause") == {"done": False, "text": f"{kind.title()} {name} is paused already."}
+    assert stage.here(f"{kind}s", "pause", name).stdout == f"{name}\tpaused\n"
+    assert stage.here(f"{kind}s", "resume", name).stdout == f"{name}\tresumed\n"
+    assert ask("resume") == not_paused
+    assert [line["action"] for line in stage.json("audit", "--target", f"{kind}:{name}")] == ["resume", "pause"]
+
+
 def test_a_token_that_was_made_here_lets_in_there_until_it_is_revoked(faces: tuple[Stage, httpx.Client]) -> None:
     stage, client = faces
     made = stage.json("tokens", "create", "ana", "--role", "read", "--expires", "+1d")

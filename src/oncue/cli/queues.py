@@ -100,17 +100,13 @@ def resume_task(name: str, database: str | None) -> None:
 
 
 def _set(kind: _Kind, name: str, database: str | None, paused: bool) -> None:
-    async def work() -> dict[str, bool]:
+    async def work() -> tuple[Done, list[str]]:
         async with operating(database) as operator:
-            lanes = await operator.lanes("queues" if kind == "queue" else "tasks")
-            known = {lane.name: lane.paused for lane in lanes}
-            if known.get(name, False) is not paused:
-                await operator.pause(kind, name, paused=paused)
-            return known
+            known = [lane.name for lane in await operator.lanes("queues" if kind == "queue" else "tasks")]
+            return await operator.pause(kind, name, paused=paused), known
 
-    known = run(work())
-    done = "paused" if paused else "resumed" if known.get(name) else "was not paused"
-    click.echo(f"{name}\t{done}")
+    done, known = run(work())
+    click.echo(f"{name}\t{'paused' if paused else 'resumed' if done.done else 'was not paused'}")
     if name not in known:
         others = ", ".join(known) or "none"
         click.echo(f"No job of {kind} {name!r} is here now. {kind.title()}s that are known: {others}.", err=True)

@@ -19,7 +19,7 @@ from oncue.operate.views import Done, ManyCounted, ManyDone, Refused
 from oncue.planner import Planner
 from oncue.redaction import Redaction
 from oncue.store.operating import AuditRow
-from oncue.store.steps import Steps, manage, many, operate
+from oncue.store.steps import Steps, manage, many, operate, watch
 from oncue.task import checked_name
 
 if TYPE_CHECKING:
@@ -189,7 +189,15 @@ class Actions:
         """Pause or resume a queue for all workers. Raises InvalidJob for what can't be a name."""
         checked_name("queue", name)
         now, verb = self._app.clock.now(), "pause" if paused else "resume"
-        await self._do(lambda: manage.set_queue(now, name, paused), lambda _: self.line(verb, f"queue:{name}"), now)
+
+        def steps() -> Steps[bool]:
+            if any((one.what, one.name) == ("queue", name) for one in (yield from watch.paused())) is paused:
+                return False
+            yield from manage.set_queue(now, name, paused)
+            return True
+
+        if not await self._do(steps, lambda changed: self.line(verb, f"queue:{name}") if changed else None, now):
+            return Done(False, f"Queue {name} {'is paused already' if paused else 'was not paused'}.")
         return Done(True, f"Queue {name} is paused." if paused else f"Queue {name} goes on.")
 
     async def task(self, name: str, paused: bool) -> Done:
