@@ -7,7 +7,9 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -29,6 +31,14 @@ async def call(phone: str) -> None:
 
 app.source(name="trials", table="free_trials", key="question-{id}", due="due_at",
            task=greet, args=lambda row: greet.call("x"))
+"""
+NIGHTS = """
+@app.cron("30 2 * 3 SUNL", timezone="Europe/Berlin", name="spring")
+async def spring() -> None: ...
+
+
+@app.cron("30 * * 10 SUNL", timezone="Europe/Berlin", name="autumn")
+async def autumn() -> None: ...
 """
 TABLE = "CREATE TABLE free_trials (id INTEGER PRIMARY KEY, due_at TEXT)"
 WORKER = WorkerRow(0, "far", "elsewhere", 17, '{"mail": 3}', 1, 2, 3, 0, '["greet"]', "0.1.0")
@@ -131,6 +141,41 @@ def test_an_action_of_one_face_is_in_the_audit_of_the_other(faces: tuple[Stage, 
     assert [entry["id"] for entry in api(client, "/audit?target=job:4")["items"]] == [latest["id"], before["id"]]
     life = api(client, "/jobs/4")["life"]
     assert any(before["who"] in event["text"] for event in life)
+
+
+def test_both_faces_mark_the_same_fires_at_a_clock_change(stage: Stage) -> None:
+    """The nights of both changes; where they are is asked of Python's own zone."""
+    (stage.folder / "trial.py").write_text((stage.folder / "trial.py").read_text() + NIGHTS)
+    assert stage.here("sweep", "trial:app").exit_code == 0
+    marks: dict[str, set[str]] = {}
+    with serving(dashboard_app(stage.load()["app"], loopback=True)) as client:
+        for name, count in (("spring", 2), ("autumn", 50)):
+            fires = api(client, f"/schedules/{name}?n={count}")["next_fires"]
+            assert len(fires) == count
+            assert stage.json("schedules", "show", name, "-n", str(count))["next_fires"] == fires
+            assert stage.json("schedules", "preview", name, "-n", str(count)) == fires
+            expression = api(client, f"/schedules/{name}")["rule"]
+            given = ("--cron", expression, "--timezone", "Europe/Berlin", "-n", str(count))
+            assert stage.json("schedules", "preview", *given) == fires
+            for fire in fires:
+                local = datetime.fromisoformat(fire["at"]).astimezone(ZoneInfo("Europe/Berlin"))
+                assert (fire["local"], fire["offset"]) == (f"{local:%a %Y-%m-%d %H:%M:%S}", local.isoformat()[-6:])
+                if (expected := _edge(local)) is not None:
+                    assert fire["shift"] == expected
+                    marks.setdefault(name, set()).add(expected)
+    assert marks == {
+        "spring": {"right after the hour that the clock leaves out"},
+        "autumn": {"the repeated hour, first time", "the repeated hour, second time"},
+    }
+
+
+def _edge(local: datetime) -> str | None:
+    before = (local.astimezone(UTC) - timedelta(minutes=1)).astimezone(local.tzinfo)
+    if before.replace(tzinfo=None) + timedelta(minutes=1) < local.replace(tzinfo=None):
+        return "right after the hour that the clock leaves out"
+    if local.replace(fold=0).utcoffset() == local.replace(fold=1).utcoffset():
+        return None
+    return f"the repeated hour, {('first', 'second')[local.fold]} time"
 
 
 @pytest.mark.parametrize("kind", ["queue", "task"])

@@ -51,16 +51,23 @@ def test_preview_marks_the_clock_changes(stage: Stage, timezone: str, change: st
     rows = stage.json("schedules", "preview", "--cron", "30 1,2 * * *", "--timezone", timezone, "-n", "1000")
     rows += stage.json("schedules", "preview", "--cron", change, "--timezone", timezone, "-n", "25")
     for row in rows:
-        utc = datetime.fromisoformat(row["utc"])
-        local = utc.astimezone(ZoneInfo(timezone))
-        assert row["local"] == f"{local:%a} {local.isoformat(' ')}"
+        local = datetime.fromisoformat(row["at"]).astimezone(ZoneInfo(timezone))
+        assert (row["local"], row["offset"]) == (f"{local:%a %Y-%m-%d %H:%M:%S}", local.isoformat()[-6:])
         repeated = local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
-        assert ("the repeated hour" in row["note"]) == repeated
-    notes = {row["note"] for row in rows}
+        assert ("the repeated hour" in row.get("shift", "")) == repeated
+    notes = {row.get("shift", "") for row in rows}
     for note in ("right after the hour that the clock leaves out", "the repeated hour, first time"):
         assert note in notes
     assert "the repeated hour, second time" in notes
     assert any(note.startswith("the clock went back by 1:00:00") for note in notes)
+
+
+def test_a_pipe_gets_the_clock_changes_as_the_third_field(stage: Stage) -> None:
+    rows = stage.lines("schedules", "preview", "--cron", "30 2 * 3,10 SUNL", "--timezone", "Europe/Berlin", "-n", "2")
+    assert {note: local[-14:] for local, _, note in rows} == {
+        "right after the hour that the clock leaves out": "03:00:00+02:00",
+        "the repeated hour, first time": "02:30:00+02:00",
+    }
 
 
 def test_preview_without_a_zone_is_in_utc_and_needs_no_database(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,8 @@ def test_a_path_is_a_name_and_nothing_else(served: Served, name: str) -> None:
         ("/jobs?state=odd", "state"), ("/jobs?limit=0", "limit"), ("/jobs?limit=201", "limit"),
         ("/jobs?n=1", "no parameter"),
         ("/jobs?task=a&task=b", "more than once"), ("/jobs?task=", "task"), ("/queues?x=1", "no parameter"),
-        ("/jobs?cursor=x", "cursor"), ("/jobs?text=" + "x" * 201, "text"),
+        ("/schedules/night?n=0", "n`"), ("/schedules/night?n=101", "n`"), ("/schedules/night?n=ten", "n`"),
+        ("/schedules/night?limit=5", "no parameter"), ("/jobs?cursor=x", "cursor"), ("/jobs?text=" + "x" * 201, "text"),
     ],
 )  # fmt: skip
 def test_a_query_that_cannot_be_read_is_said_so(served: Served, path: str, word: str) -> None:
@@ -206,7 +208,7 @@ def test_actions_say_what_they_did_or_why_not(served: Served) -> None:
     done = [line["action"] for line in served.get("/audit", target=f"job:{id}")["items"]]
     assert done == ["retry", "cancel", "run-now", "reschedule"]
     life = [event["text"] for event in served.get(f"/jobs/{id}")["life"] if event["event"] == "asked"]
-    assert life[0] == "it was moved by loopback"
+    assert life[0].startswith("it was moved by loopback, to 20")
 
 
 def test_many_are_counted_first_and_done_once_confirmed(served: Served) -> None:
@@ -266,6 +268,17 @@ def test_the_description_is_openapi_and_names_what_there_is(served: Served) -> N
     (queue,) = (one for one in document["paths"]["/jobs"]["get"]["parameters"] if one["name"] == "queue")
     wanted = {"type": "string", "minLength": 1, "maxLength": 255}
     assert queue == {"name": "queue", "in": "query", "required": False, "schema": wanted}
+
+
+def test_a_schedule_tells_as_many_next_fires_as_are_asked_for(served: Served) -> None:
+    asyncio.run(served.outside.drain())
+    for given, count in (({}, 10), ({"n": 1}, 1), ({"n": 100}, 100)):
+        assert len(served.get("/schedules/night", **given)["next_fires"]) == count
+    (_, n) = served.document["paths"]["/schedules/{name}"]["get"]["parameters"]
+    assert (n["name"], n["in"], n["required"]) == ("n", "query", False)
+    assert {name: n["schema"][name] for name in ("type", "minimum", "maximum", "default")} == {
+        "type": "integer", "minimum": 1, "maximum": 100, "default": 10,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ["/api/audit?target=a%00", "/api/conversations?conversation=a%00"])

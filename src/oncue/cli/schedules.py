@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NoReturn
-from zoneinfo import ZoneInfo
+from typing import Any, NoReturn, TypeVar
 
 import click
 import msgspec
 
-from oncue.cli.common import Commands, as_json, database, fail, opened, operating, run
+from oncue.cli.common import Commands, as_json, database, fail, operating, run
 from oncue.cli.output import plain, record_of, show, to_json
-from oncue.clock import SystemClock, from_us
-from oncue.cron import Cron, Every, parse_schedule
+from oncue.clock import SystemClock
+from oncue.cron import parse_schedule
 from oncue.errors import UnknownSchedule
 from oncue.operate import Operator
-from oncue.operate.flows import edge
-from oncue.operate.views import Done, ScheduleDetail
+from oncue.operate.flows import FIRES
+from oncue.operate.flows import preview as coming
 
+T = TypeVar("T")
 _NUMBER = re.compile(r"\d+")
 _MOST_NAMED = 10
 
@@ -46,21 +46,19 @@ def list_(database: str | None, as_json: bool) -> None:
     show(run(work()), columns, as_json, empty="no schedules are stored: a worker stores those of its application")
 
 
+fires = click.option(
+    "-n", "count", type=click.IntRange(1, 1000), default=FIRES, show_default=True, help="How many next fires."
+)
+
+
 @schedules.command("show")
 @click.argument("name")
+@fires
 @database
 @as_json
-def show_(name: str, database: str | None, as_json: bool) -> None:
-    """Show a schedule, the jobs of its last ten fires, and its next ten, with clock changes marked."""
-
-    async def work() -> ScheduleDetail:
-        async with operating(database) as operator:
-            try:
-                return await operator.flows.schedule(name)
-            except UnknownSchedule:
-                _unknown(name, [row.name for row in await operator.app.store.schedules()])
-
-    found = run(work())
+def show_(name: str, count: int, database: str | None, as_json: bool) -> None:
+    """Show a schedule, the jobs of its last ten fires, and its next fires, with clock changes marked."""
+    found = _asked(name, database, lambda operator: operator.flows.schedule(name, count))
     if as_json:
         click.echo(to_json(msgspec.to_builtins(found)))
         return
@@ -78,7 +76,7 @@ def show_(name: str, database: str | None, as_json: bool) -> None:
 @click.argument("name", required=False)
 @click.option("--cron", "expression", metavar="EXPR", help="Preview this expression, with no database.")
 @click.option("--timezone", help="The time zone of --cron.  [default: UTC]")
-@click.option("-n", "count", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many fires.")
+@fires
 @database
 @as_json
 def preview(
@@ -89,26 +87,18 @@ def preview(
         raise click.UsageError("Give the NAME of a schedule, or an expression with --cron, one of them.")
     if name is not None and timezone is not None:
         raise click.UsageError("A stored schedule has its own time zone: --timezone goes with --cron.")
-    now = SystemClock().now()
-    when = parse_schedule(expression, timezone or "UTC") if expression else run(_stored(database, name or ""))
-    fires = when.upcoming(now, count)
-    zone = ZoneInfo(when.timezone if isinstance(when, Cron) else "UTC")
-    before = from_us(now).astimezone(zone)
-    records = []
-    for fire in fires:
-        local = from_us(fire).astimezone(zone)
-        utc = from_us(fire).isoformat().replace("+00:00", "Z")
-        records.append({"local": f"{local:%a} {local.isoformat(' ')}", "utc": utc, "note": edge(local, before)})
-        before = local
-    show(records, ("local", "utc", "note"), as_json, empty="it never fires again")
-
-
-async def _stored(database: str | None, name: str) -> Cron | Every:
-    async with opened(database) as app:
-        rows = {row.name: row for row in await app.store.schedules()}
-    if name not in rows:
-        _unknown(name, list(rows))
-    return parse_schedule(rows[name].expression, rows[name].timezone)
+    if name is not None:
+        found = _asked(name, database, lambda operator: operator.flows.preview(name, count))
+    else:
+        found = coming(parse_schedule(expression or "", timezone or "UTC"), count, SystemClock().now())
+    if as_json:
+        click.echo(to_json(msgspec.to_builtins(found)))
+        return
+    records = [
+        {"local": fire.local + fire.offset, "utc": fire.at.replace(".000000Z", "Z"), "note": fire.shift}
+        for fire in found
+    ]
+    show(records, ("local", "utc", "note"), False, empty="it never fires again")
 
 
 @schedules.command()
@@ -116,7 +106,7 @@ async def _stored(database: str | None, name: str) -> Cron | Every:
 @database
 def pause(name: str, database: str | None) -> None:
     """Fire no more until resumed; jobs that are already there run."""
-    _steer(name, database, lambda operator: operator.pause("schedule", name))
+    _asked(name, database, lambda operator: operator.pause("schedule", name))
     click.echo(f"{name}\tpaused")
 
 
@@ -125,7 +115,7 @@ def pause(name: str, database: str | None) -> None:
 @database
 def resume(name: str, database: str | None) -> None:
     """Fire again from now on; what fell into the pause is left out."""
-    _steer(name, database, lambda operator: operator.pause("schedule", name, paused=False))
+    _asked(name, database, lambda operator: operator.pause("schedule", name, paused=False))
     click.echo(f"{name}\tresumed")
 
 
@@ -134,16 +124,18 @@ def resume(name: str, database: str | None) -> None:
 @database
 def run_now(name: str, database: str | None) -> None:
     """Make a job of a schedule at once, apart from its fires; prints the job's id."""
-    done = _steer(name, database, lambda operator: operator.run_schedule(name))
+    done = _asked(name, database, lambda operator: operator.run_schedule(name))
     made = _NUMBER.search(done.text)
     click.echo(f"{name}\tjob {made[0]}" if made is not None else f"{name}\t{done.text}")
 
 
-def _steer(name: str, database: str | None, action: Callable[[Operator], Awaitable[Done]]) -> Done:
-    async def work() -> Done:
+def _asked(name: str, database: str | None, ask: Callable[[Operator], Awaitable[T]]) -> T:
+    """Look at a schedule, or act on it; where there is none of that name, say which there are."""
+
+    async def work() -> T:
         async with operating(database) as operator:
             try:
-                return await action(operator)
+                return await ask(operator)
             except UnknownSchedule:
                 _unknown(name, [row.name for row in await operator.app.store.schedules()])
 

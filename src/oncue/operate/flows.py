@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from oncue.clock import from_us
-from oncue.cron import Cron, parse_schedule
+from oncue.cron import Cron, Every, parse_schedule
 from oncue.errors import UnknownSchedule
 from oncue.job import GROUP, KEY
 from oncue.operate.shape import iso, maybe_iso
@@ -24,7 +24,7 @@ from oncue.why import seconds
 if TYPE_CHECKING:
     from oncue.app import OnCue
 
-_FIRES = 10
+FIRES = 10
 _MOST_BLOCKERS = 500
 
 
@@ -48,24 +48,39 @@ class Flows:
         """Return the stored schedules by name."""
         return [Schedule(**_schedule(row)) for row in await self._app.store.schedules()]
 
-    async def schedule(self, name: str) -> ScheduleDetail:
-        """Return a schedule with its next and last ten fires. Raises UnknownSchedule."""
-        rows = {row.name: row for row in await self._app.store.schedules()}
-        if (row := rows.get(name)) is None:
-            raise UnknownSchedule(f"There is no schedule {name[:100]!r}. A worker stores those of its application.")
-        made = await self._app.store.look(lambda: overview.fires(name, _FIRES))
+    async def schedule(self, name: str, n: int = FIRES) -> ScheduleDetail:
+        """Return a schedule with its next ``n`` fires, none while it is paused, and its last ten.
+
+        Raises UnknownSchedule.
+        """
+        row = await self._row(name)
+        made = await self._app.store.look(lambda: overview.fires(name, FIRES))
         try:
             when = parse_schedule(row.expression, row.timezone)
         except ValueError:
             # A newer version may write what this one can't read; the rest can be shown.
-            coming, zone = [], ZoneInfo("UTC")
+            next_fires, zone = [], ZoneInfo("UTC")
         else:
-            now = self._app.clock.now()
-            first = now if row.next_at is None or row.paused else min(now, row.next_at - 1)
-            coming, zone = when.upcoming(first, _FIRES), ZoneInfo(when.timezone if isinstance(when, Cron) else "UTC")
+            next_fires, zone = [] if row.paused else self._coming(row, when, n), _zone(when)
         last = [_fire(_nominal(ref, due), zone, None, id) for id, ref, due in made]
-        next_fires = [] if row.paused else preview(coming, zone, self._app.clock.now())
         return ScheduleDetail(**_schedule(row), next_fires=next_fires, last_fires=last)
+
+    async def preview(self, name: str, n: int = FIRES) -> list[Fire]:
+        """Return the next ``n`` fires of a schedule, paused or not. Raises UnknownSchedule, or InvalidSchedule for a
+        rule that this version can't read."""
+        row = await self._row(name)
+        return self._coming(row, parse_schedule(row.expression, row.timezone), n)
+
+    async def _row(self, name: str) -> ScheduleRow:
+        rows = {row.name: row for row in await self._app.store.schedules()}
+        if name not in rows:
+            raise UnknownSchedule(f"There is no schedule {name[:100]!r}. A worker stores those of its application.")
+        return rows[name]
+
+    def _coming(self, row: ScheduleRow, when: Cron | Every, n: int) -> list[Fire]:
+        now = self._app.clock.now()
+        first = now if row.next_at is None or row.paused else min(now, row.next_at - 1)
+        return preview(when, n, now, first)
 
     async def workers(self) -> list[Worker]:
         """Return the registered workers."""
@@ -133,14 +148,20 @@ def _schedule(row: ScheduleRow) -> dict[str, Any]:
     }
 
 
-def preview(fires: Sequence[int], zone: ZoneInfo, now: int) -> list[Fire]:
-    """Return fires in their zone, with the changes of its clock in words."""
+def preview(when: Cron | Every, n: int, now: int, first: int | None = None) -> list[Fire]:
+    """Return the next ``n`` fires after ``first``, else after ``now``: in their zone, with its clock's changes in
+    words."""
+    zone = _zone(when)
     before, shown = from_us(now).astimezone(zone), []
-    for fire in fires:
+    for fire in when.upcoming(now if first is None else first, n):
         local = from_us(fire).astimezone(zone)
-        shown.append(_fire(fire, zone, edge(local, before) or None))
+        shown.append(_fire(fire, zone, _edge(local, before) or None))
         before = local
     return shown
+
+
+def _zone(when: Cron | Every) -> ZoneInfo:
+    return ZoneInfo(when.timezone if isinstance(when, Cron) else "UTC")
 
 
 def _fire(at: int, zone: ZoneInfo, shift: str | None = None, job: int | None = None) -> Fire:
@@ -152,7 +173,7 @@ def _nominal(ref: str | None, due: int) -> int:
     return int(ref) if ref is not None and ref.isdigit() else due
 
 
-def edge(local: datetime, before: datetime) -> str:
+def _edge(local: datetime, before: datetime) -> str:
     """Say in words where a clock change touches this fire."""
     just_before = (local.astimezone(ZoneInfo("UTC")) - timedelta(seconds=1)).astimezone(local.tzinfo)
     if (just_before.utcoffset() or timedelta()) < (local.utcoffset() or timedelta()):

@@ -8,6 +8,7 @@ import msgspec
 
 from oncue.errors import UnknownJob
 from oncue.operate import Filter, Operator
+from oncue.operate.flows import FIRES
 from oncue.operate.jobs import known_id
 from oncue.operate.views import (
     AuditPage,
@@ -58,6 +59,12 @@ class TalksQuery(msgspec.Struct, frozen=True, kw_only=True):
     person: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
     cursor: Cursor | None = None
     limit: Limit = 50
+
+
+class FiresQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """How many next fires."""
+
+    n: Annotated[int, msgspec.Meta(ge=1, le=100)] = FIRES
 
 
 class Checks(msgspec.Struct, frozen=True):
@@ -128,7 +135,7 @@ async def _schedules(operator: Operator, _: Asked) -> Schedules:
 
 
 async def _schedule(operator: Operator, asked: Asked) -> ScheduleDetail:
-    return await operator.flows.schedule(asked.path["name"])
+    return await operator.flows.schedule(asked.path["name"], asked.query.n)
 
 
 async def _workers(operator: Operator, _: Asked) -> Workers:
@@ -179,8 +186,8 @@ READS = (
     Operation("GET", "/tasks", "read", "listTasks", "The tasks and their jobs.", Lanes, _tasks, tagged=True),
     Operation("GET", "/schedules", "read", "listSchedules", "What recurs.", Schedules, _schedules, tagged=True),
     Operation(
-        "GET", "/schedules/{name}", "read", "showSchedule", "A schedule, its next and last fires.", ScheduleDetail,
-        _schedule, tagged=True,
+        "GET", "/schedules/{name}", "read", "showSchedule", "A schedule, its next `n` fires and its last ten.",
+        ScheduleDetail, _schedule, query=FiresQuery, tagged=True,
     ),
     Operation("GET", "/workers", "read", "listWorkers", "Who is there to run jobs.", Workers, _workers, tagged=True),
     Operation("GET", "/sources", "read", "listSources", "Tables that make jobs.", Sources, _sources, tagged=True),
