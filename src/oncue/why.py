@@ -8,7 +8,7 @@ from oncue.clock import SECOND, from_us
 from oncue.job import FINAL, GROUP, KEY
 from oncue.store import Store
 from oncue.store.choose import LIMIT
-from oncue.store.steps import operate
+from oncue.store.steps import operate, watch
 from oncue.store.views import JobView, WorkerView
 
 _CAP = "cap:"
@@ -26,8 +26,7 @@ async def why(job: JobView, store: Store, now: int, workers: Sequence[WorkerView
     reasons = []
     if job.eligible_at > now:
         reasons.append(_later(job, job.eligible_at, now))
-    queue = next((queue for queue in await store.queues(now) if queue.name == job.queue), None)
-    if queue is not None and queue.paused:
+    if any(one.what == "queue" and one.name == job.queue for one in await store.look(watch.paused)):
         reasons.append(f"its queue {job.queue!r} is paused (`oncue queues resume {job.queue}`)")
     reasons += await _pauses(job, store)
     if (missing := lacking(job, workers)) is not None:

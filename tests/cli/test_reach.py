@@ -34,17 +34,17 @@ def server(stage: Stage) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("secret", "level", "told"),
+    ("secret", "state", "told"),
     [
         ("", "ok", "whether it fits was not tried"),
         (SECRET, "ok", "takes the secret; nothing was run"),
-        ("another-secret-of-some-length", "FAIL", "refuses the secret of this environment"),
-        (f"{SECRET},another-secret-of-some-length", "FAIL", "refuses 1 of the 2 secrets"),
-        ("short", "FAIL", "could be guessed"),
+        ("another-secret-of-some-length", "fail", "refuses the secret of this environment"),
+        (f"{SECRET},another-secret-of-some-length", "fail", "refuses 1 of the 2 secrets"),
+        ("short", "fail", "could be guessed"),
     ],
 )
 def test_the_cron_route_is_called_as_cron_would(
-    stage: Stage, server: Any, monkeypatch: pytest.MonkeyPatch, secret: str, level: str, told: str
+    stage: Stage, server: Any, monkeypatch: pytest.MonkeyPatch, secret: str, state: str, told: str
 ) -> None:
     names = stage.load()
 
@@ -57,7 +57,7 @@ def test_the_cron_route_is_called_as_cron_would(
     with serving(server) as client:
         for url in (str(client.base_url), f"{client.base_url}{CRON_PATH}"):
             found = check(stage, "cron route", "--url", url)
-            assert (found["level"], told in found["found"]) == (level, True), found
+            assert (found["state"], told in found["found"]) == (state, True), found
             assert SECRET not in json.dumps(found)
     assert stage.json("jobs", "show", "1")["job"]["state"] == "scheduled", "nothing is run"
 
@@ -75,7 +75,7 @@ def test_the_cron_route_is_called_as_cron_would(
 def test_what_stands_in_cron_s_way_is_told(stage: Stage, answer: Any, told: str, remedy: str) -> None:
     with serving(Starlette(routes=[Route(CRON_PATH, answer, methods=["POST"])])) as client:
         found = check(stage, "cron route", "--url", str(client.base_url))
-        assert found["level"] == "FAIL"
+        assert found["state"] == "fail"
         assert told in found["found"]
         assert remedy in found["remedy"]
 
@@ -85,7 +85,7 @@ def test_a_route_without_a_secret_and_one_that_is_away(stage: Stage) -> None:
         url = str(client.base_url)
         assert "no CRON_SECRET is set there" in check(stage, "cron route", "--url", url)["found"]
     gone = check(stage, "cron route", "--url", url)
-    assert (gone["level"], "can't be reached" in gone["found"]) == ("FAIL", True)
+    assert (gone["state"], "can't be reached" in gone["found"]) == ("fail", True)
     for wrong in ("example.com", "ftp://example.com", "https://u:p@example.com", "https://example.com?x=1"):
         assert stage.here("doctor", "--url", wrong).exit_code == 2
 
@@ -97,7 +97,7 @@ def test_the_secret_is_not_sent_where_everybody_could_read_it(
     monkeypatch.setattr("oncue.cli.reach._HERE", ())
     with serving(server) as client:
         found = check(stage, "cron route", "--url", str(client.base_url))
-    assert found["level"] == "warn"
+    assert found["state"] == "warn"
     assert "The secret was not sent" in found["remedy"]
 
 
@@ -112,24 +112,24 @@ async def test_a_job_that_runs_for_very_long_is_named(stage: Stage) -> None:
         found = await asyncio.to_thread(check, stage, "running long")
         await app.cancel(id=handle.id)
         await until_state(app, handle.id, "cancelled")
-    assert before["level"] == "ok"
-    assert found["level"] == "warn"
+    assert before["state"] == "ok"
+    assert found["state"] == "warn"
     assert f"job {handle.id} (hang) has run for 2 h, on worker" in found["found"]
     assert "oncue jobs cancel" in found["remedy"]
 
 
 def test_a_token_that_ends_soon_and_a_sweeper_that_stays_away(stage: Stage) -> None:
     assert stage.here("migrate").exit_code == 0
-    assert check(stage, "tokens")["found"] == "0 of the HTTP API are good"
-    assert check(stage, "sweeper")["level"] == "warn"
+    assert check(stage, "tokens")["found"] == "none is good"
+    assert check(stage, "sweeper")["state"] == "warn"
     for name, expires in (("ci", "+30d"), ("old", "+3d")):
         assert stage.here("tokens", "create", name, "--role", "cron", "--expires", expires).exit_code == 0
     assert check(stage, "tokens")["found"] == "old ends in 3 d"
     assert stage.here("tokens", "revoke", "old").exit_code == 0
-    assert check(stage, "tokens")["level"] == "ok"
+    assert check(stage, "tokens")["state"] == "ok"
     assert stage.here("sweep", "trial:app").exit_code == 0
-    assert check(stage, "sweeper")["level"] == "ok"
+    assert check(stage, "sweeper")["state"] == "ok"
     with closing(sqlite3.connect(stage.database)) as conn, conn:
         conn.execute("UPDATE oncue_counter SET value = value - 3600000000 WHERE name = 'swept_at'")
     found = check(stage, "sweeper")
-    assert (found["level"], "last sweep 60 min ago" in found["found"]) == ("FAIL", True)
+    assert (found["state"], "last sweep 60 min ago" in found["found"]) == ("fail", True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from oncue import OnCue
+from oncue.clock import from_us
 from oncue.errors import InvalidJob, StoreError, UnknownJob, UnknownSchedule
 from oncue.job import Ack
 from oncue.operate import Filter, Operator, actions
@@ -160,6 +161,31 @@ async def test_a_life_says_how_workers_heard_of_it_and_who_claimed_and_acked_it(
     assert [one.event for one in done] == ["scheduled", "hint", "claimed", "started", "completed"]
     assert done[-1].text.endswith(f", acked by worker {running[2].worker}")
     assert done[2] == running[2]
+
+
+async def test_a_life_remembers_when_a_job_was_due_before_it_was_moved(
+    operator: Operator, app: OnCue, clock: TestClock
+) -> None:
+    id = (await app.schedule(app.tasks["again"].call(), delay=7200)).id
+    first, said = from_us(clock.now() + 7200 * S), "%Y-%m-%d %H:%M:%S.%f UTC"
+    assert (await operator.job(id)).life[0].text == f"by the application, due {first:{said}}"
+    await operator.act("reschedule", id, at="2035-01-01T00:00:00Z")
+    await operator.act("run-now", id)
+    now = from_us(clock.now())
+    for _ in range(2):
+        life = (await operator.job(id)).life
+        assert life[0].text == f"by the application, due {first:{said}}; moved since to {now:{said}}"
+        assert [one.text for one in life if one.event == "asked"] == [
+            "it was moved by cli:ana, to 2035-01-01 00:00:00.000000 UTC",
+            "it was asked to run now by cli:ana",
+        ]
+        await app.drain()
+        clock.advance(3600)
+        await app.drain()
+    clock.advance(36_000)
+    await app.drain()
+    await operator.act("retry", id)
+    assert (await operator.job(id)).life[0].text.startswith(f"by the application, due {first:{said}}; moved since")
 
 
 async def test_what_can_not_be_audited_is_not_done(tmp_path: Path, clock: TestClock) -> None:

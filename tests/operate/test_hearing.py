@@ -67,7 +67,7 @@ async def test_what_lasts_a_second_is_told_with_the_time_it_began_and_so_is_its_
     (shown,) = await operator.flows.workers()
     assert shown.wake == WHY
     found = await _check(operator)
-    assert (found.state, found.found) == ("warn", f"w-1 since 1.0 s ago: {WHY}")
+    assert (found.state, found.found) == ("warn", f"w-1 since 1.0 s ago: {WHY.rstrip('.')}")
     mute.healthy = None
     await report()
     (worker,) = await app.jobs.workers()

@@ -152,7 +152,7 @@ async def discarded(app: OnCue) -> Check:
 
 async def overdue(app: OnCue) -> Check:
     now = app.clock.now()
-    paused = {queue.name for queue in await app.store.queues(now) if queue.paused}
+    paused = {one.name for one in await app.store.look(watch.paused) if one.what == "queue"}
     late = [job for job in await app.store.overdue(now - _OVERDUE, _MOST) if job.blocked_by != "restore"]
     if not late:
         return Check("overdue jobs", "ok", f"none is due for more than {_OVERDUE // SECOND} s")
@@ -204,7 +204,7 @@ async def tokens(app: OnCue) -> Check:
         remedy = "Make another where it is still needed: oncue tokens create NAME --role ROLE"
         return Check("tokens", "warn", found, remedy)
     good = sum(row.good(now) for row in rows)
-    return Check("tokens", "ok", f"{good} of the HTTP API {'is' if good == 1 else 'are'} good")
+    return Check("tokens", "ok", "none is good" if not good else "1 is good" if good == 1 else f"{good} are good")
 
 
 async def clock(app: OnCue) -> Check:
@@ -342,10 +342,10 @@ async def hearing(app: OnCue) -> Check:
     """Tell which workers hear late of what other processes store, as each wrote it to its row."""
     name, now = "wake of workers", app.clock.now()
     alive = [one for one in await app.jobs.workers() if one.state == "alive"]
-    late = [f"{one.name}{_since(one.wake_since, now)}: {one.wake}" for one in alive if one.wake is not None]
+    late = [f"{one.name}{_since(one.wake_since, now)}: {one.wake.rstrip('.')}" for one in alive if one.wake is not None]
     if not late:
         return Check(name, "ok", "each hears at once what others store" if alive else "no worker is alive")
-    shown = " ".join(late[:_SHOWN]) + (f" And {len(late) - _SHOWN} more." if len(late) > _SHOWN else "")
+    shown = "; ".join(late[:_SHOWN]) + (f"; and {len(late) - _SHOWN} more" if len(late) > _SHOWN else "")
     remedy = "They try again by themselves, after pauses of up to a minute. At once: oncue reconnect"
     return Check(name, "warn", shown, remedy)
 

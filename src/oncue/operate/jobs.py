@@ -11,7 +11,7 @@ from oncue.clock import from_us
 from oncue.errors import UnknownJob
 from oncue.job import FINAL
 from oncue.operate.find import BUDGET, LATE, Filter, Finder, Shows, cursor_of
-from oncue.operate.shape import iso, maybe_iso
+from oncue.operate.shape import from_iso, iso, maybe_iso
 from oncue.operate.views import JobDetail, JobLife, JobPage, JobSummary, LifeEvent, Scanned
 from oncue.redaction import Redaction
 from oncue.store.operating import AuditRow
@@ -138,12 +138,14 @@ class JobReader:
             trace = hide(traceback, view.args, view.metadata)
             said.append((at, LifeEvent(iso(at), event, shown, trace, worker)))
 
-        asked = attempts[0].scheduled_at if attempts else view.scheduled_at
-        add(view.created_at, "scheduled", f"{_by(view)}, due {_when(asked)}{_folded(view)}")
+        first = attempts[0].scheduled_at if attempts else view.scheduled_at
+        asked = first if view.first_due is None else view.first_due
+        moved = "" if asked == first else f"; moved since to {_when(first)}"
+        add(view.created_at, "scheduled", f"{_by(view)}, due {_when(asked)}{moved}{_folded(view)}")
         add(view.created_at, "hint", self._hint(view.created_at, asked))
         # Before what followed at the same instant.
-        for row in done:
-            add(row.at, "asked", f"it {_ACTS.get(row.action, row.action)} by {row.who}")
+        for row in reversed(done):
+            add(row.at, "asked", f"it {_ACTS.get(row.action, row.action)} by {row.who}{_to(row)}")
         for one in [*attempts, *_last(view, attempts)]:
             if one.claimed_at is not None:
                 add(one.claimed_at, "claimed", _claimed(one), None, one.worker)
@@ -180,6 +182,12 @@ def _by(view: JobView) -> str:
     if kind == "source":
         return f"by the source {name}, row {view.origin_ref}"
     return f"by {view.origin}" if view.origin else "by the application"
+
+
+def _to(row: AuditRow) -> str:
+    """Return where a job was moved to, of the line of the audit that moved it."""
+    at = msgspec.json.decode(row.detail).get("at")
+    return "" if at is None else f", to {_when(from_iso(at))}"
 
 
 def _folded(view: JobView) -> str:

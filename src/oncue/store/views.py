@@ -28,6 +28,7 @@ class JobView(msgspec.Struct, frozen=True):
     """A job as stored. Times are microseconds since the epoch, UTC.
 
     ``started_at``: of its last attempt; while it runs, when that was claimed, as ``claimed_at`` tells.
+    ``first_due``: when it was due before it was moved; None where it was not moved before its first attempt.
     """
 
     id: int
@@ -62,6 +63,7 @@ class JobView(msgspec.Struct, frozen=True):
     traceback: str | None
     reason: str | None
     claimed_at: int | None = None
+    first_due: int | None = None
 
 
 class Counts(msgspec.Struct, frozen=True):

@@ -12,20 +12,22 @@ WITH
     DELETE FROM oncue_job
     WHERE id = ANY (:id::bigint[]) AND worker IS NOT DISTINCT FROM :worker::bigint AND attempt = :attempt::int
     RETURNING id, task, args, queue, priority, scheduled_at, attempt, snoozes, max_attempts, worker, key, group_name,
-              max_late, when_late, metadata, origin, origin_ref, folded, progress, created_at, claimed_at),
+              max_late, when_late, metadata, origin, origin_ref, folded, progress, created_at, claimed_at,
+              first_due),
   joined AS MATERIALIZED (
     SELECT gone.id, task, args, queue, priority, a.state, a.outcome, scheduled_at, attempt, snoozes, max_attempts,
            worker, a.started_at, a.finished_at, key, group_name, max_late, when_late, metadata, origin, origin_ref,
-           folded, progress, created_at, a.result, a.error, a.traceback, a.reason, a.expires_at, claimed_at, a.ack
+           folded, progress, created_at, a.result, a.error, a.traceback, a.reason, a.expires_at, claimed_at,
+           first_due, a.ack
     FROM gone FULL JOIN a ON a.ack = gone.id),
   kept AS (
     INSERT INTO oncue_finished (id, task, args, queue, priority, state, outcome, scheduled_at, attempt, snoozes,
                                 max_attempts, worker, started_at, finished_at, key, group_name, max_late, when_late,
                                 metadata, origin, origin_ref, folded, progress, created_at, result, error, traceback,
-                                reason, expires_at, claimed_at)
+                                reason, expires_at, claimed_at, first_due)
     SELECT id, task, args, queue, priority, state, outcome, scheduled_at, attempt, snoozes, max_attempts, worker,
            started_at, finished_at, key, group_name, max_late, when_late, metadata, origin, origin_ref, folded,
-           progress, created_at, result, error, traceback, reason, expires_at, claimed_at
+           progress, created_at, result, error, traceback, reason, expires_at, claimed_at, first_due
     FROM joined WHERE coalesce(id, 0) > 0)
 SELECT coalesce(json_agg(ack), '[]')::text FROM joined WHERE coalesce(id, 0) = 0;
 
@@ -39,15 +41,17 @@ WITH
     DELETE FROM oncue_job
     WHERE id = ANY (:id::bigint[]) AND worker IS NOT DISTINCT FROM :worker::bigint AND attempt = :attempt::int
     RETURNING id, task, args, queue, priority, scheduled_at, attempt, snoozes, max_attempts, worker, key, group_name,
-              max_late, when_late, metadata, origin, origin_ref, folded, progress, created_at, claimed_at),
+              max_late, when_late, metadata, origin, origin_ref, folded, progress, created_at, claimed_at,
+              first_due),
   joined AS MATERIALIZED (SELECT * FROM gone FULL JOIN a ON a.ack = gone.id),
   kept AS (
     INSERT INTO oncue_finished (id, task, args, queue, priority, state, outcome, scheduled_at, attempt, snoozes,
                                 max_attempts, worker, started_at, finished_at, key, group_name, max_late, when_late,
-                                metadata, origin, origin_ref, folded, progress, created_at, expires_at, claimed_at)
+                                metadata, origin, origin_ref, folded, progress, created_at, expires_at, claimed_at,
+                                first_due)
     SELECT id, task, args, queue, priority, 'completed', 'completed', scheduled_at, attempt, snoozes, max_attempts,
            worker, started_at, finished_at, key, group_name, max_late, when_late, metadata, origin, origin_ref,
-           folded, progress, created_at, finished_at + :retention::bigint, claimed_at
+           folded, progress, created_at, finished_at + :retention::bigint, claimed_at, first_due
     FROM joined WHERE coalesce(id, 0) > 0)
 SELECT coalesce(json_agg(ack), '[]')::text FROM joined WHERE coalesce(id, 0) = 0;
 

@@ -61,7 +61,8 @@ WHERE r.job = :id::bigint AND r.source = j.source AND r.row_key = j.row_key;
 UPDATE oncue_job
 SET task = j->>1, args = j->>2, queue = j->>3, priority = (j->>4)::int, scheduled_at = (j->>5)::bigint,
     eligible_at = (j->>5)::bigint, max_attempts = (j->>6)::int, group_name = j->>9, max_late = (j->>10)::bigint,
-    when_late = j->>11, metadata = j->>12, blocked_by = NULL, origin = j->>13, origin_ref = j->>14
+    when_late = j->>11, metadata = j->>12, blocked_by = NULL,
+    first_due = coalesce(first_due, scheduled_at), origin = j->>13, origin_ref = j->>14
 FROM json_array_elements(:jobs::json) AS j
 WHERE oncue_job.id = (j->>0)::bigint AND attempt = 0;
 
@@ -70,7 +71,9 @@ UPDATE oncue_job SET folded = folded + (f->>1)::int
 FROM json_array_elements(:folds::json) AS f WHERE oncue_job.id = (f->>0)::bigint;
 
 -- name: move_job
-UPDATE oncue_job SET scheduled_at = :due::bigint, eligible_at = :due::bigint, blocked_by = NULL, holds = 0
+UPDATE oncue_job
+SET scheduled_at = :due::bigint, eligible_at = :due::bigint, blocked_by = NULL, holds = 0,
+    {first_due}
 WHERE id = :id::bigint AND state = 'scheduled';
 
 -- name: hold_made

@@ -19,9 +19,9 @@ UPDATE oncue_job SET cancel = 1 WHERE id = :id::bigint AND state = 'running';
 
 -- name: restart_finished
 INSERT INTO oncue_job (id, task, args, queue, priority, scheduled_at, eligible_at, attempt, snoozes, max_attempts, key,
-                       group_name, max_late, when_late, metadata, folded, created_at)
+                       group_name, max_late, when_late, metadata, folded, created_at, first_due)
 SELECT id, task, args, queue, priority, :due::bigint, :due::bigint, attempt, snoozes, attempt - snoozes + max_attempts,
-       key, group_name, max_late, when_late, metadata, folded, created_at
+       key, group_name, max_late, when_late, metadata, folded, created_at, first_due
 FROM oncue_finished WHERE id = :id::bigint AND state <> 'completed'
 ON CONFLICT DO NOTHING;
 

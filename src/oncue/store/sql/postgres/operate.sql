@@ -256,7 +256,9 @@ SELECT coalesce(json_agg(json_build_array(id, state, attempt, key, group_name)),
   ORDER BY id FOR UPDATE) AS found;
 
 -- name: move_jobs
-UPDATE oncue_job SET scheduled_at = :due::bigint, eligible_at = :due::bigint, blocked_by = NULL, holds = 0
+UPDATE oncue_job
+SET scheduled_at = :due::bigint, eligible_at = :due::bigint, blocked_by = NULL, holds = 0,
+    {first_due}
 WHERE id = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text(:ids::json))) AND state = 'scheduled';
 
 -- name: request_cancels

@@ -10,3 +10,7 @@ lane (queue, priority) AS (
     SELECT j.queue, j.priority FROM oncue_job AS j WHERE j.state = 'scheduled' AND j.eligible_at IS NOT NULL
     AND (j.queue, j.priority) > (lane.queue, lane.priority) ORDER BY j.queue, j.priority LIMIT 1) AS n
 );
+
+-- name: first_due
+-- Where a job is moved: it remembers when it was due at first, until an attempt does.
+first_due = CASE WHEN attempt = 0 THEN coalesce(first_due, scheduled_at) ELSE first_due END;

@@ -9,7 +9,8 @@ SELECT coalesce(json_agg(j), '[]')::text FROM (
     'finished_at', NULL, 'key', key, 'group', group_name, 'max_late', max_late, 'when_late', when_late,
     'metadata', metadata::json, 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
     'progress', progress::json, 'created_at', created_at, 'cancel', cancel, 'result', NULL, 'error', NULL,
-    'traceback', NULL, 'reason', NULL, 'claimed_at', claimed_at) AS j
+    'traceback', NULL, 'reason', NULL, 'claimed_at', claimed_at,
+    'first_due', first_due) AS j
   FROM oncue_job WHERE {where}
   UNION ALL
   SELECT id, json_build_object(
@@ -19,7 +20,8 @@ SELECT coalesce(json_agg(j), '[]')::text FROM (
     'finished_at', finished_at, 'key', key, 'group', group_name, 'max_late', max_late, 'when_late', when_late,
     'metadata', metadata::json, 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
     'progress', progress::json, 'created_at', created_at, 'cancel', 0, 'result', result::json, 'error', error,
-    'traceback', traceback, 'reason', reason, 'claimed_at', claimed_at) AS j
+    'traceback', traceback, 'reason', reason, 'claimed_at', claimed_at,
+    'first_due', first_due) AS j
   FROM oncue_finished WHERE {where}
   ORDER BY id DESC LIMIT :limit::int) AS found;
 

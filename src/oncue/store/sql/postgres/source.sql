@@ -50,7 +50,7 @@ WHERE origin = :origin AND state = 'scheduled' AND created_at < :before::bigint;
 
 -- name: source_move
 UPDATE oncue_job
-SET scheduled_at = m.due, origin_ref = coalesce(m.ref, origin_ref), holds = 0,
+SET {first_due}, scheduled_at = m.due, origin_ref = coalesce(m.ref, origin_ref), holds = 0,
     eligible_at = CASE WHEN blocked_by = 'restore' THEN NULL ELSE m.due END,
     blocked_by = CASE WHEN blocked_by = 'restore' THEN blocked_by END
 FROM (SELECT (value ->> 0)::bigint AS id, (value ->> 1)::bigint AS due, value ->> 2 AS ref

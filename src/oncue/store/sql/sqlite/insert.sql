@@ -22,7 +22,8 @@ WHERE job = :id AND (source, row_key) = (
 UPDATE oncue_job
 SET task = j.value->>1, args = j.value->>2, queue = j.value->>3, priority = j.value->>4, scheduled_at = j.value->>5,
     eligible_at = j.value->>5, max_attempts = j.value->>6, group_name = j.value->>9, max_late = j.value->>10,
-    when_late = j.value->>11, metadata = j.value->>12, blocked_by = NULL, origin = j.value->>13,
+    when_late = j.value->>11, metadata = j.value->>12, blocked_by = NULL,
+    first_due = coalesce(first_due, scheduled_at), origin = j.value->>13,
     origin_ref = j.value->>14
 FROM json_each(:jobs) AS j
 WHERE oncue_job.id = j.value->>0 AND attempt = 0;
@@ -31,7 +32,9 @@ WHERE oncue_job.id = j.value->>0 AND attempt = 0;
 UPDATE oncue_job SET folded = folded + (f.value->>1) FROM json_each(:folds) AS f WHERE oncue_job.id = f.value->>0;
 
 -- name: move_job
-UPDATE oncue_job SET scheduled_at = :due, eligible_at = :due, blocked_by = NULL, holds = 0
+UPDATE oncue_job
+SET scheduled_at = :due, eligible_at = :due, blocked_by = NULL, holds = 0,
+    {first_due}
 WHERE id = :id AND state = 'scheduled';
 
 -- name: hold_made

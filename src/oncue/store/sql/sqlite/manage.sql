@@ -17,9 +17,9 @@ UPDATE oncue_job SET cancel = 1 WHERE id = :id AND state = 'running';
 
 -- name: restart_finished
 INSERT INTO oncue_job (id, task, args, queue, priority, scheduled_at, eligible_at, attempt, snoozes, max_attempts, key,
-                       group_name, max_late, when_late, metadata, folded, created_at)
+                       group_name, max_late, when_late, metadata, folded, created_at, first_due)
 SELECT id, task, args, queue, priority, :due, :due, attempt, snoozes, attempt - snoozes + max_attempts, key,
-       group_name, max_late, when_late, metadata, folded, created_at
+       group_name, max_late, when_late, metadata, folded, created_at, first_due
 FROM oncue_finished WHERE id = :id AND state <> 'completed'
 ON CONFLICT DO NOTHING;
 

@@ -234,7 +234,9 @@ SELECT json_group_array(json_array(id, state, attempt, key, group_name)) FROM (
   SELECT * FROM oncue_job WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id);
 
 -- name: move_jobs
-UPDATE oncue_job SET scheduled_at = :due, eligible_at = :due, blocked_by = NULL, holds = 0
+UPDATE oncue_job
+SET scheduled_at = :due, eligible_at = :due, blocked_by = NULL, holds = 0,
+    {first_due}
 WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'scheduled';
 
 -- name: request_cancels

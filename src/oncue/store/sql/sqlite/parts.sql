@@ -13,3 +13,7 @@ lane (queue, priority) AS (
     (SELECT id FROM oncue_job WHERE state = 'scheduled' AND eligible_at IS NOT NULL
      AND queue > lane.queue ORDER BY queue, priority LIMIT 1))
 );
+
+-- name: first_due
+-- Where a job is moved: it remembers when it was due at first, until an attempt does.
+first_due = CASE WHEN attempt = 0 THEN coalesce(first_due, scheduled_at) ELSE first_due END;

@@ -9,7 +9,8 @@ SELECT json_group_array(json(j)) FROM (
     'finished_at', NULL, 'key', key, 'group', group_name, 'max_late', max_late, 'when_late', when_late,
     'metadata', json(metadata), 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
     'progress', json(progress), 'created_at', created_at, 'cancel', cancel, 'result', NULL, 'error', NULL,
-    'traceback', NULL, 'reason', NULL, 'claimed_at', claimed_at) AS j
+    'traceback', NULL, 'reason', NULL, 'claimed_at', claimed_at,
+    'first_due', first_due) AS j
   FROM oncue_job WHERE {where}
   UNION ALL
   SELECT id, json_object(
@@ -19,7 +20,8 @@ SELECT json_group_array(json(j)) FROM (
     'finished_at', finished_at, 'key', key, 'group', group_name, 'max_late', max_late, 'when_late', when_late,
     'metadata', json(metadata), 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
     'progress', json(progress), 'created_at', created_at, 'cancel', 0, 'result', json(result), 'error', error,
-    'traceback', traceback, 'reason', reason, 'claimed_at', claimed_at) AS j
+    'traceback', traceback, 'reason', reason, 'claimed_at', claimed_at,
+    'first_due', first_due) AS j
   FROM oncue_finished WHERE {where}
   ORDER BY id DESC LIMIT :limit);
 

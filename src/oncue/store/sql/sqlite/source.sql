@@ -43,7 +43,7 @@ WHERE origin = :origin AND state = 'scheduled' AND created_at < :before;
 
 -- name: source_move
 UPDATE oncue_job
-SET scheduled_at = m.value->>1, origin_ref = coalesce(m.value->>2, origin_ref), holds = 0,
+SET {first_due}, scheduled_at = m.value->>1, origin_ref = coalesce(m.value->>2, origin_ref), holds = 0,
     eligible_at = CASE WHEN blocked_by = 'restore' THEN NULL ELSE m.value->>1 END,
     blocked_by = CASE WHEN blocked_by = 'restore' THEN blocked_by END
 FROM json_each(:moves) AS m WHERE oncue_job.id = m.value->>0 AND state = 'scheduled';
