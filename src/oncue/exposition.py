@@ -25,6 +25,7 @@ _FINISHED = ("completed", "cancelled")
 MOST_NAMES, OTHERS = 100, "(others)"
 """So many queues are told of one by one, so that no caller can make any number of series."""
 _LIVES = ("alive", "silent", "dead")
+_OUTCOMES = ("completed", "retried", "discarded", "snoozed", "released", "skipped", "cancelled", "rescued")
 Series = Mapping[Any, float]
 """Figures by the values of their labels, as tuples."""
 
@@ -43,7 +44,7 @@ class Exposition(Collector):
         yield _gauge(
             "oncue_build_info", "Always 1; which version of OnCue answers.", {(version("oncue"),): 1}, "version"
         )
-        yield from _attempts(self._app.metrics)
+        yield from _attempts(self._app)
         yield from _rounds(self._app.metrics)
         yield from _hints(self._app.wake)
         yield from _clock(self._app)
@@ -55,8 +56,11 @@ class Exposition(Collector):
                 yield from _health(fleet)
 
 
-def _attempts(done: Recorder) -> Iterator[Metric]:
-    outcomes = {(task, name): n for task, found in done.tasks.items() for name, n in found.outcomes.items()}
+def _attempts(app: OnCue) -> Iterator[Metric]:
+    done, known = app.metrics, {task.name for task in app.tasks.values()}
+    # From 0 on: who asks for an increase would not see the first one of a series that begins with it.
+    outcomes: dict[tuple[str, str], float] = {(task, name): 0 for task in known for name in _OUTCOMES}
+    outcomes |= {(task, name): n for task, found in done.tasks.items() for name, n in found.outcomes.items()}
     yield _counter(
         "oncue_attempts", "Attempts recorded by this process, by how they ended.", outcomes, "task", "outcome"
     )

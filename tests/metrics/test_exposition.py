@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from oncue import Limit, OnCue
+from oncue import Limit, OnCue, Retry
 from oncue.errors import StoreUnavailable
 from oncue.exposition import Exposition
 from oncue.fleet import look
@@ -81,6 +81,21 @@ async def test_a_scrape_tells_of_this_process_and_of_the_fleet(app: OnCue, clock
     assert of(found, "oncue_sweep_age_seconds") >= 7
     assert of(found, "oncue_database_up") == 1
     assert of(found, "oncue_schema_version") == (await schema(app))
+
+
+async def test_a_first_outcome_is_an_increase_of_a_series_that_is_there(app: OnCue) -> None:
+    @app.task(name="fail", aliases=("old",), retry=Retry.never())
+    async def fail() -> None:
+        raise ValueError("no")
+
+    async with app:
+        before = samples((await scraped(app)).text)
+        await app.schedule(fail.call())
+        await app.drain()
+        after = samples((await scraped(app)).text)
+    counts = [of(found, "oncue_attempts_total", task="fail", outcome="discarded") for found in (before, after)]
+    assert counts == [0, 1]
+    assert not [labels for _, labels in before if ("task", "old") in labels]
 
 
 async def schema(app: OnCue) -> int:
