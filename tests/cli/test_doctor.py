@@ -23,8 +23,8 @@ app.source(name="trials", table="free_trials", key="question-{id}", due="due_at"
 """
 
 
-def levels(answer: dict[str, Any]) -> dict[str, str]:
-    return {check["name"]: check["level"] for check in answer["checks"]}
+def states(answer: dict[str, Any]) -> dict[str, str]:
+    return {check["name"]: check["state"] for check in answer["checks"]}
 
 
 def found(answer: dict[str, Any], name: str) -> str:
@@ -39,7 +39,7 @@ async def test_with_a_worker_alive_all_is_well(stage: Stage) -> None:
         plain = await asyncio.to_thread(stage.apart, "doctor", CRON_SECRET=SECRET)
     answer = json.loads(done.stdout)
     # The disk of the machine that runs the tests is its own affair.
-    told = {name: level for name, level in levels(answer).items() if name != "disk"}
+    told = {name: state for name, state in states(answer).items() if name != "disk"}
     assert set(told.values()) == {"ok"}, answer
     expected = {"cron secret", "database", "journal", "durability", "writing", "wake", "workers", "schedules", "code"}
     expected |= {"sweeper", "queues", "paused tasks", "running long", "tokens"}
@@ -74,11 +74,11 @@ def test_due_jobs_without_a_worker_fail_and_say_what_to_do(stage: Stage) -> None
     assert "1 job due" in found(answer, "workers")
     assert "oncue worker" in found(answer, "workers")
     assert "job 1 (greet)" in found(answer, "overdue jobs")
-    assert levels(answer)["overdue jobs"] == "FAIL"
+    assert states(answer)["overdue jobs"] == "fail"
     assert stage.here("queues", "pause", "default").exit_code == 0
     answer = stage.json("doctor", code=1)
-    assert levels(answer)["overdue jobs"] == "warn"
-    assert levels(answer)["queues"] == "warn"
+    assert states(answer)["overdue jobs"] == "warn"
+    assert states(answer)["queues"] == "warn"
     assert "default is paused since" in found(answer, "queues")
     assert "1 job of it due" in found(answer, "queues")
     assert "oncue queues resume" in found(answer, "queues")
@@ -90,7 +90,7 @@ async def test_jobs_given_up_lately_are_told(stage: Stage) -> None:
         await app.schedule(names["fail"].call("luck"))
     await asyncio.to_thread(stage.apart, "drain", "trial:app")
     answer = json.loads((await asyncio.to_thread(stage.apart, "doctor", "--json")).stdout)
-    assert levels(answer)["discarded"] == "warn"
+    assert states(answer)["discarded"] == "warn"
     assert "1 job in the last 24 hours; last job 1 (fail)" in found(answer, "discarded")
     assert "oncue jobs retry" in found(answer, "discarded")
 
@@ -110,8 +110,8 @@ def test_a_task_that_the_code_lacks_is_found(stage: Stage) -> None:
     assert "aliases" in found(answer, "code")
 
 
-@pytest.mark.parametrize(("delay", "level"), [(0, "FAIL"), (3600, "warn")])
-async def test_a_task_that_no_worker_knows_is_named(stage: Stage, delay: float, level: str) -> None:
+@pytest.mark.parametrize(("delay", "state"), [(0, "fail"), (3600, "warn")])
+async def test_a_task_that_no_worker_knows_is_named(stage: Stage, delay: float, state: str) -> None:
     names = stage.load()
     async with names["app"].worker():
         newer = stage.app()
@@ -127,18 +127,18 @@ async def test_a_task_that_no_worker_knows_is_named(stage: Stage, delay: float, 
             why = await newer.jobs.why((await newer.jobs.list())[0])
         answer = json.loads((await asyncio.to_thread(stage.apart, "doctor", "--json")).stdout)
         shown = await asyncio.to_thread(stage.apart, "jobs", "show", str(handle.id))
-    assert levels(answer)["tasks"] == level
+    assert states(answer)["tasks"] == state
     assert "no worker knows task newest, which 1 job asked for" in found(answer, "tasks")
     assert "no worker knows task 'newest': start one with the code that declares it" in why
     assert "no worker knows task 'newest'" in shown.stdout
 
 
-@pytest.mark.parametrize(("secret", "level"), [("", "warn"), ("short", "FAIL"), (f"{SECRET},{SECRET}2", "ok")])
-def test_the_cron_secret(stage: Stage, monkeypatch: pytest.MonkeyPatch, secret: str, level: str) -> None:
+@pytest.mark.parametrize(("secret", "state"), [("", "warn"), ("short", "fail"), (f"{SECRET},{SECRET}2", "ok")])
+def test_the_cron_secret(stage: Stage, monkeypatch: pytest.MonkeyPatch, secret: str, state: str) -> None:
     assert stage.here("migrate").exit_code == 0
     monkeypatch.setenv("CRON_SECRET", secret)
-    answer = stage.json("doctor", code=1 if level == "FAIL" else 0)
-    assert levels(answer)["cron secret"] == level
+    answer = stage.json("doctor", code=1 if state == "fail" else 0)
+    assert states(answer)["cron secret"] == state
     assert "short" not in found(answer, "cron secret")
 
 
@@ -155,13 +155,13 @@ def test_a_source_whose_rows_can_not_be_read_is_told_of(stage: Stage) -> None:
         conn.execute("DELETE FROM free_trials WHERE id = 2")
     conn.close()
     assert stage.here("sweep", "trial:app").exit_code == 0
-    assert levels(stage.json("doctor", code=1))["source trials"] == "ok"
+    assert states(stage.json("doctor", code=1))["source trials"] == "ok"
 
 
 def test_a_damaged_database_fails_without_a_traceback(stage: Stage) -> None:
     stage.database.write_text("no database at all, whatever its name says " * 50)
     answer = stage.json("doctor", code=1)
-    assert levels(answer)["database"] == "FAIL"
+    assert states(answer)["database"] == "fail"
     assert str(stage.database) in found(answer, "database")
 
 
@@ -179,7 +179,7 @@ async def test_what_another_application_removed_is_missed(stage: Stage) -> None:
     async with stage.load()["app"].worker():
         await asyncio.to_thread(stage.apart, "drain", "other:app")
         answer = json.loads((await asyncio.to_thread(stage.apart, "doctor", "trial:app", "--json")).stdout)
-    assert levels(answer)["code"] == "warn"
+    assert states(answer)["code"] == "warn"
     assert "not stored: schedule nightly" in found(answer, "code")
     assert "OnCue(name=...); this one is 'default'" in found(answer, "code")
 
@@ -194,10 +194,10 @@ def test_a_locked_file_is_a_trouble_of_writing_and_says_what_follows(
 
     monkeypatch.setattr(SqliteStore, "ping_sync", locked)
     answer = stage.json("doctor", code=1)
-    assert levels(answer)["writing"] == "FAIL"
+    assert states(answer)["writing"] == "fail"
     assert "long write transaction" in found(answer, "writing")
     assert "go on by themselves" in found(answer, "writing")
-    assert "wake" not in levels(answer)
+    assert "wake" not in states(answer)
 
 
 def test_no_name_steers_the_terminal(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,5 +95,5 @@ def test_the_command_says_both(tmp_path: Path, redis_url: str) -> None:
     subprocess.run([*command, "migrate", "--database", "sqlite:///jobs.db"], cwd=tmp_path, check=True)
     done = subprocess.run([*command, "doctor", "--json", "trial:app"], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout, done.stderr
-    found = {one["name"]: one["level"] for one in json.loads(done.stdout)["checks"]}
+    found = {one["name"]: one["state"] for one in json.loads(done.stdout)["checks"]}
     assert (found["adoption of theirs"], found["node queue images"]) == ("ok", "warn")

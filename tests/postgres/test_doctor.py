@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from oncue import OnCue
 from oncue.cli import main
 from oncue.clock import SystemClock
+from oncue.operate.views import Health
 from oncue.store import open_store
 from oncue.store.postgres import state
 from oncue.store.postgres.clock import ServerClock
@@ -21,7 +22,8 @@ from oncue.store.views import Check
 from tests import pg, pgfaults
 from tests.postgres.conftest import Base
 
-Doctor = Callable[..., dict[str, Check]]
+Doctor = Callable[..., dict[str, Health]]
+Checked = Callable[..., dict[str, Check]]
 
 
 @pytest.fixture
@@ -29,17 +31,17 @@ def doctor(base: Base) -> Doctor:
     """What the command finds, by name; the tables are there."""
     assert CliRunner().invoke(main, ["migrate", "--database", base.url]).exit_code == 0
 
-    def look(url: str = base.url) -> dict[str, Check]:
+    def look(url: str = base.url) -> dict[str, Health]:
         done = CliRunner().invoke(main, ["doctor", "--json", "--database", url])
         answer = json.loads(done.stdout)
         assert done.exit_code == (0 if answer["ok"] else 1)
-        return {one["name"]: Check(**one) for one in answer["checks"]}
+        return {one["name"]: Health(**one) for one in answer["checks"]}
 
     return look
 
 
 @pytest.fixture
-def checked(base: Base, doctor: Doctor) -> Callable[..., dict[str, Check]]:
+def checked(base: Base, doctor: Doctor) -> Checked:
     """What the store alone finds, by name."""
 
     async def look(url: str) -> dict[str, Check]:
@@ -69,12 +71,12 @@ async def test_with_a_worker_on_a_durable_server_nothing_is_wrong(monkeypatch: p
             await app.store.prune(app.clock.now(), 10)
             done = await asyncio.to_thread(CliRunner().invoke, main, ["doctor", "--json", "--database", url])
         answer = json.loads(done.stdout)
-        assert {one["level"] for one in answer["checks"]} == {"ok"}, answer
+        assert {one["state"] for one in answer["checks"]} == {"ok"}, answer
         assert done.exit_code == 0
         assert len({one["name"] for one in answer["checks"]}) == len(answer["checks"])
 
 
-def test_a_server_that_may_lose_what_was_promised_fails(base: Base, checked: Doctor) -> None:
+def test_a_server_that_may_lose_what_was_promised_fails(base: Base, checked: Checked) -> None:
     base.run(f"ALTER DATABASE {base.name} SET synchronous_commit = off")
     assert checked()["durability"].level == "FAIL"
     assert "synchronous_commit=off" in checked()["durability"].found
@@ -90,21 +92,21 @@ def test_missing_tables_fail(base: Base, doctor: Doctor) -> None:
     base.run("DROP TABLE oncue.oncue_finished; DROP TABLE oncue.oncue_limit")
     found = doctor()
     assert found["tables"].found == "missing: oncue_finished, oncue_finished_rest, oncue_limit"
-    assert found["history"].level == "FAIL"
+    assert found["history"].state == "fail"
     assert "lacks something of OnCue's tables" in found["discarded"].found
-    assert found["queues"].level == "ok"
+    assert found["queues"].state == "ok"
 
 
 def test_newer_tables_that_serve_are_a_warning(base: Base, doctor: Doctor) -> None:
     base.run("UPDATE oncue.oncue_counter SET value = value + 1 WHERE name = 'schema'")
-    assert doctor()["database"].level == "warn"
+    assert doctor()["database"].state == "warn"
     known = f"schema version {VERSION + 1}; this OnCue knows {VERSION} and goes on with it"
     assert known in doctor()["database"].found
     base.run(f"UPDATE oncue.oncue_counter SET value = {VERSION + 1} WHERE name = 'schema_oldest'")
     assert "Upgrade oncue here" in doctor()["database"].found
 
 
-def test_a_role_that_may_not_all_is_told_what_it_lacks(base: Base, checked: Doctor, role: Callable[[], str]) -> None:
+def test_a_role_that_may_not_all_is_told_what_it_lacks(base: Base, checked: Checked, role: Callable[[], str]) -> None:
     name = role()
     base.run(f"""
         GRANT USAGE ON SCHEMA oncue TO {name};
@@ -118,7 +120,7 @@ def test_a_role_that_may_not_all_is_told_what_it_lacks(base: Base, checked: Doct
     assert "owns the tables" in checked(base.url_of(name))["history"].remedy
 
 
-def test_limits_of_the_role_that_are_too_low(base: Base, checked: Doctor, role: Callable[[], str]) -> None:
+def test_limits_of_the_role_that_are_too_low(base: Base, checked: Checked, role: Callable[[], str]) -> None:
     name = role()
     base.run(f"""
         ALTER ROLE {name} SUPERUSER CONNECTION LIMIT 6;
@@ -132,7 +134,7 @@ def test_limits_of_the_role_that_are_too_low(base: Base, checked: Doctor, role: 
 
 
 def test_an_idle_session_that_holds_jobs_is_named(
-    base: Base, checked: Doctor, other: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    base: Base, checked: Checked, other: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state, "_IDLE_SECONDS", 0)
     other.execute("SELECT * FROM oncue.oncue_job")
@@ -155,12 +157,12 @@ def test_a_role_that_may_not_read_a_table_hears_of_all_else(
     found = doctor(base.url_of(name))
     told = f"role {name} may not do that (permission denied for table oncue_worker). GRANT what docs/"
     assert told in found["workers"].found
-    assert {found[one].level for one in ("workers", "tasks", "clock")} == {"FAIL"}
-    assert {found[one].level for one in ("database", "queues", "discarded", "schedules", "blockers")} == {"ok"}
+    assert {found[one].state for one in ("workers", "tasks", "clock")} == {"fail"}
+    assert {found[one].state for one in ("database", "queues", "discarded", "schedules", "blockers")} == {"ok"}
 
 
 def test_a_role_that_is_blind_to_other_sessions_says_so(
-    base: Base, checked: Doctor, other: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, role: Callable[[], str]
+    base: Base, checked: Checked, other: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, role: Callable[[], str]
 ) -> None:
     name = role()
     base.run(f"""
@@ -179,7 +181,7 @@ def test_a_role_that_is_blind_to_other_sessions_says_so(
 
 
 def test_an_old_transaction_that_holds_back_vacuum_is_named(
-    base: Base, checked: Doctor, other: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    base: Base, checked: Checked, other: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert checked()["transactions"].level == "ok"
     other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -190,7 +192,7 @@ def test_an_old_transaction_that_holds_back_vacuum_is_named(
     assert f"session {other.info.backend_pid}" in found.found
 
 
-def test_dead_rows_that_pile_up(base: Base, checked: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_rows_that_pile_up(base: Base, checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "_ROWS", 50)
     base.run("""
         ALTER TABLE oncue.oncue_job SET (autovacuum_enabled = false);
@@ -202,7 +204,7 @@ def test_dead_rows_that_pile_up(base: Base, checked: Doctor, monkeypatch: pytest
     assert "100 dead ones" in checked()["vacuum"].found
 
 
-def test_clocks_that_differ(checked: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clocks_that_differ(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checked()["clock skew"].level == "ok"
     monkeypatch.setattr(ServerClock, "skew", -300.0)
     found = checked()["clock skew"]
@@ -227,7 +229,7 @@ def test_a_pooler_is_seen_and_has_to_be_told_of(pg_database: pg.Database, pgboun
     assert "a pooler stands between us and PostgreSQL" in found(url)["database"]["found"]
     assert "Add pgbouncer=true to the URL" in found(url)["database"]["found"]
     told = found(f"{url}?pgbouncer=true")
-    assert told["pooler"]["level"] == "ok"
+    assert told["pooler"]["state"] == "ok"
     assert "a pooler stands between, as the URL says" in told["pooler"]["found"]
-    assert told["wake"]["level"] == "warn"
+    assert told["wake"]["state"] == "warn"
     assert "LISTEN" in told["wake"]["found"]

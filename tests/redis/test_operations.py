@@ -31,7 +31,7 @@ def doctor(folder: Path, wake: str) -> dict[str, dict[str, str]]:
 @on_each_kind
 def test_the_doctor_proves_a_delivery_to_ourselves_and_leaves_nothing(tmp_path: Path, server: Server) -> None:
     found = doctor(tmp_path, server.url)
-    assert (found["redis"]["level"], found["wake"]["level"]) == ("ok", "ok"), found
+    assert (found["redis"]["state"], found["wake"]["state"]) == ("ok", "ok"), found
     with server.client() as link:
         assert link.keys("*doctor*") == []
 
@@ -39,7 +39,7 @@ def test_the_doctor_proves_a_delivery_to_ourselves_and_leaves_nothing(tmp_path: 
 def test_the_doctor_says_that_redis_is_down_and_what_happens_instead(tmp_path: Path, server: Server) -> None:
     server.kill()
     found = doctor(tmp_path, f"redis://:hidden-word@127.0.0.1:{server.port}")
-    assert found["redis"]["level"] == found["wake"]["level"] == "warn"
+    assert found["redis"]["state"] == found["wake"]["state"] == "warn"
     assert "jobs start by the workers' own timers" in found["redis"]["found"]
     assert "hidden-word" not in str(found)
 

@@ -15,6 +15,7 @@ from oncue.cli.common import as_json, load_app, only_database, postgres_schema, 
 from oncue.cli.output import clean, on_terminal, to_json
 from oncue.errors import ConfigError, StoreCorrupt, StoreError, StoreUnavailable
 from oncue.operate import checks, standing
+from oncue.operate.overview import health
 from oncue.settings import secrets_of
 from oncue.store.views import Check, SchemaView
 
@@ -42,7 +43,7 @@ def doctor(app: str | None, url: str | None, database: str | None, as_json: bool
     found = run(_all(loaded, with_code=app is not None, address=address))
     failed = any(check.level == "FAIL" for check in found)
     if as_json:
-        click.echo(to_json({"ok": not failed, "checks": [msgspec.to_builtins(check) for check in found]}))
+        click.echo(to_json({"ok": not failed, "checks": [msgspec.to_builtins(health(check)) for check in found]}))
     else:
         for check in found:
             level = click.style(f"{check.level:<5}", fg=_COLOURS[check.level]) if on_terminal() else f"{check.level:<5}"
