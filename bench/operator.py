@@ -21,10 +21,8 @@ from statistics import median
 from typing import Any
 
 from bench import tools
-from bench.peers import SUITES
-from bench.postgres import Postgres
 from bench.process import Program
-from bench.stage import Bench, PostgresBench
+from bench.stage import Bench, alone
 from bench.work import Figures, wait
 
 WAYS = {
@@ -89,7 +87,7 @@ def measure(store: str, sizes: Sizes) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="work-", dir=tools.BENCH))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        bench = _stage(store, folder, stack)
+        bench = alone(store, folder, stack)
         drains: dict[str, list[Figures]] = {way: [] for way in WAYS}
         for turn in range(sizes.runs):
             for place in range(len(WAYS)):
@@ -97,18 +95,6 @@ def measure(store: str, sizes: Sizes) -> dict[str, Any]:
                 drains[way].append(_drain(bench, way, sizes))
                 print(f"bench: {way:10} {drains[way][-1]['per_s']:9,.0f} jobs/s", file=sys.stderr, flush=True)
         return {"jobs": sizes.jobs, "drains": drains, "idle": _idle(bench, sizes)}
-
-
-def _stage(store: str, folder: Path, stack: ExitStack) -> Bench:
-    spec = SUITES[store]["oncue"]
-    if store == "sqlite":
-        bench = Bench(spec, folder)
-    else:
-        server = Postgres()
-        stack.callback(server.close)
-        bench = PostgresBench(spec, folder, server)
-    stack.callback(bench.close)
-    return bench
 
 
 def _worker(bench: Bench, way: str, jobs: int) -> Program:

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bench import tools
-from bench.peers import Spec
+from bench.peers import SUITES, Spec
 from bench.postgres import Postgres
 from bench.process import Program, Valkey, wait_for
 from bench.records import Reader
@@ -285,3 +286,16 @@ class PostgresBench(Bench):
         super().close()
         self._postgres.drop(self._database)
         self._postgres.drop(self._template_name)
+
+
+def alone(store: str, folder: Path, stack: ExitStack) -> Bench:
+    """OnCue alone on sqlite or postgres, with a server of its own; closed with the stack."""
+    spec = SUITES[store]["oncue"]
+    if store == "sqlite":
+        bench = Bench(spec, folder)
+    else:
+        server = Postgres()
+        stack.callback(server.close)
+        bench = PostgresBench(spec, folder, server)
+    stack.callback(bench.close)
+    return bench
