@@ -143,6 +143,27 @@ def test_an_action_of_one_face_is_in_the_audit_of_the_other(faces: tuple[Stage, 
     assert any(before["who"] in event["text"] for event in life)
 
 
+def test_both_faces_answer_an_action_in_the_same_words(faces: tuple[Stage, httpx.Client]) -> None:
+    stage, client = faces
+    for kind, name in (("queue", "mail"), ("task", "call"), ("schedule", "nightly")):
+        for verb in ("pause", "resume"):
+            theirs = act(client, f"/{kind}s/{name}/{verb}")
+            assert act(client, f"/{kind}s/{name}/{'resume' if verb == 'pause' else 'pause'}")["done"]
+            assert stage.json(f"{kind}s", verb, name) == theirs
+    theirs, ours = act(client, "/schedules/nightly/run-now"), stage.json("schedules", "run-now", "nightly")
+    assert [re.sub(r"\d+", "N", one["text"]) for one in (theirs, ours)] == ["Job N is due now."] * 2
+    assert theirs["done"] is ours["done"] is True
+    assert act(client, "/workers/reconnect") == stage.json("reconnect", code=1)
+    assert stage.json("tokens", "create", "ana", "--role", "read")["name"] == "ana"
+    assert stage.json("tokens", "revoke", "ana") == {"name": "ana", "revoked": True}
+
+
+def act(client: httpx.Client, path: str) -> Any:
+    answer = client.post(f"/api{path}", headers={"X-OnCue": "1"})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
 def test_both_faces_mark_the_same_fires_at_a_clock_change(stage: Stage) -> None:
     """The nights of both changes; where they are is asked of Python's own zone."""
     (stage.folder / "trial.py").write_text((stage.folder / "trial.py").read_text() + NIGHTS)
@@ -186,7 +207,7 @@ def test_both_faces_say_that_nothing_was_done_and_keep_it_out_of_the_audit(
     name = "nothere"
 
     def ask(verb: str) -> Any:
-        return client.post(f"/api/{kind}s/{name}/{verb}", headers={"X-OnCue": "1"}).json()
+        return act(client, f"/{kind}s/{name}/{verb}")
 
     not_paused = {"done": False, "text": f"{kind.title()} {name} was not paused."}
     assert ask("resume") == not_paused
@@ -242,5 +263,13 @@ def test_all_faces_say_the_same_of_conversations(stage: Stage) -> None:
         for name in ("conversations", "running long", "tokens", "overdue jobs"):
             assert set(told[name]) == set(checks[name]) == {"name", "state", "found", "remedy"}
             within(checks[name], told[name])
-        assert client.post("/api/conversations/2/release", headers={"X-OnCue": "1"}).json()["done"]
+        assert act(client, "/conversations/2/release")["done"]
         assert stage.json("conversations", "show", "2")["conversation"]["state"] == "active"
+        for verb, target in (("pause", "2"), ("resume", "2"), ("takeover", "p2"), ("release", "p2"), ("stop", "2")):
+            theirs = act(client, f"/conversations/3/{verb}")
+            ours = stage.json("conversations", verb, "trial:app", target)
+            assert ours == {**theirs, "text": theirs["text"].replace("3", "2")}
+        theirs, ours = act(client, "/conversations/3/restart"), stage.json("conversations", "restart", "trial:app", "2")
+        assert [re.sub(r"\d+", "N", one["text"]) for one in (theirs, ours)] == [
+            "Conversation N has ended; N begins anew with the same person."
+        ] * 2

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from oncue.store.sqlite.schema import VERSION
 from tests.cli.stage import Stage
 
 
@@ -58,6 +59,16 @@ def test_migrate_makes_a_database_and_says_when_there_is_nothing_to_do(stage: St
     assert by_hand.execute(tables).fetchall() == made.execute(tables).fetchall() != []
     by_hand.close()
     made.close()
+
+
+def test_migrate_says_in_json_what_was_there_and_what_was_done(stage: Stage) -> None:
+    there = {"location": str(stage.database), "exists": False, "found": 0, "expected": VERSION, "good": False}
+    assert stage.json("migrate", "--check", code=1) == {**there, "migrated": False}
+    assert not stage.database.exists()
+    assert stage.json("migrate") == {**there, "migrated": True}
+    now = {**there, "exists": True, "found": VERSION, "good": True, "migrated": False}
+    assert stage.json("migrate") == stage.json("migrate", "--check") == now
+    assert stage.here("migrate", "--sql", "--json").exit_code == 2
 
 
 @pytest.mark.parametrize("newer", [True, False])

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 import msgspec
 
-from oncue.cli.common import Commands, as_json, database, fail, load_app, opened, operating, run
+from oncue.cli.common import Commands, as_json, database, fail, opened, operating, run
 from oncue.cli.common import who as acting
-from oncue.cli.output import clean, moment, on_terminal, plain, record_of, show, to_json
+from oncue.cli.output import clean, moment, on_terminal, plain, record_of, show, tell, to_json
+from oncue.cli.talks import STEERING, channel, chat, conversations_of, find_person, people_of, who
 from oncue.store.chats import ChatState, PersonRow, StepRow
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
-    from oncue.conversation.care import People
-    from oncue.conversation.operate import Conversations
     from oncue.conversation.standing import Channels, Disabled
     from oncue.operate.views import TalkLife, TalkSummary
     from oncue.store.chats import Standing
     from oncue.store.steps.chats import Loaded
-
-T = TypeVar("T")
-
-chat = click.argument("chat", type=click.IntRange(1))
-application = click.argument("app")
-who = click.argument("person")
-channel = click.option("--channel", help="The channel, where a name is known on several.")
 
 
 @click.group(cls=Commands)
@@ -38,6 +29,10 @@ def conversations() -> None:
     CHAT is the number that `list` shows. PERSON is an address (a phone number), the messenger's id of the person, or
     p17 as `list` shows it. Commands that take an APP load it as module:attribute.
     """
+
+
+for steering in STEERING:
+    conversations.add_command(steering)
 
 
 @conversations.command("list")
@@ -88,7 +83,7 @@ def show_(chat: int, database: str | None, as_json: bool) -> None:
 
     async def work() -> tuple[TalkLife, Loaded, int, bool]:
         async with operating(database) as operator:
-            them, hides = _conversations(operator.app), "text" in operator.app.redacted
+            them, hides = conversations_of(operator.app), "text" in operator.app.redacted
             return await operator.talk(chat), await them.show(chat), await them.duplicates(chat), hides
 
     life, loaded, again, hides = run(work())
@@ -122,77 +117,6 @@ def _step(step: StepRow, hides: bool) -> dict[str, Any]:
         "waits": waits_of(step) if step.state == "open" else None,
         "opened_at": moment(step.opened_at), "done_at": moment(step.done_at),
     }  # fmt: skip
-
-
-@conversations.command()
-@application
-@chat
-@click.option("--reason", default="paused by an operator", show_default=True, help="Kept in the timeline.")
-def pause(app: str, chat: int, reason: str) -> None:
-    """Send nothing more and go on with nothing until resumed; what the person writes is kept."""
-    _steer(app, lambda them: them.pause(chat, reason))
-    click.echo(f"{chat}\tpaused")
-
-
-@conversations.command()
-@application
-@chat
-def resume(app: str, chat: int) -> None:
-    """Go on where a conversation was paused or parked: what failed is tried anew."""
-    _steer(app, lambda them: them.resume(chat))
-    click.echo(f"{chat}\tresumed")
-
-
-@conversations.command()
-@application
-@chat
-def restart(app: str, chat: int) -> None:
-    """End a conversation and begin it anew with the same person; prints the new one's number."""
-    click.echo(f"{chat}\trestarted as {_steer(app, lambda them: them.restart(chat))}")
-
-
-@conversations.command()
-@application
-@chat
-@click.option("--reason", default="stopped by an operator", show_default=True, help="Kept in the timeline.")
-def stop(app: str, chat: int, reason: str) -> None:
-    """End a conversation for good."""
-    _steer(app, lambda them: them.stop(chat, reason))
-    click.echo(f"{chat}\tstopped")
-
-
-@conversations.command()
-@application
-@who
-@channel
-def takeover(app: str, person: str, channel: str | None) -> None:
-    """Have a human look after a person: the conversation waits, and nothing is sent by itself."""
-    found = _find_in(app, person, channel)
-    _steer(app, lambda them: them.takeover(found.id))
-    click.echo(f"p{found.id}\ttaken over; `oncue conversations release` gives them back")
-
-
-@conversations.command()
-@application
-@who
-@channel
-def release(app: str, person: str, channel: str | None) -> None:
-    """Give a person back to the bot: the conversation goes on where it was."""
-    found = _find_in(app, person, channel)
-    _steer(app, lambda them: them.release(found.id))
-    click.echo(f"p{found.id}\treleased")
-
-
-@conversations.command()
-@application
-@who
-@click.argument("text")
-@channel
-def say(app: str, person: str, text: str, channel: str | None) -> None:
-    """Send a text of yours to a person whom you have taken over, within the window for free-form messages."""
-    found = _find_in(app, person, channel)
-    _steer(app, lambda them: them.note(found.id, text))
-    click.echo(f"p{found.id}\tit goes out; `oncue conversations timeline p{found.id}` tells what becomes of it")
 
 
 @conversations.command(short_help="Show whether each channel sends, and why not.")
@@ -256,8 +180,8 @@ def timeline(person: str, channel: str | None, redact: bool, database: str | Non
 
     async def work() -> Any:
         async with opened(database) as app:
-            people = _people(app)
-            return await people.file((await _find(people, person, channel)).id)
+            people = people_of(app)
+            return await people.file((await find_person(people, person, channel)).id)
 
     from oncue.conversation.timeline import duplicates
     from oncue.conversation.timeline import timeline as timeline_of
@@ -278,8 +202,8 @@ def export(person: str, channel: str | None, database: str | None) -> None:
 
     async def work() -> dict[str, Any]:
         async with opened(database) as app:
-            people = _people(app)
-            return await people.export((await _find(people, person, channel)).id)
+            people = people_of(app)
+            return await people.export((await find_person(people, person, channel)).id)
 
     click.echo(to_json(run(work())))
 
@@ -298,33 +222,21 @@ def erase(person: str, channel: str | None, yes: bool, database: str | None, as_
 
     async def find() -> PersonRow:
         async with opened(database) as app:
-            return await _find(_people(app), person, channel)
+            return await find_person(people_of(app), person, channel)
 
     async def work(id: int) -> dict[str, int]:
         async with opened(database) as app:
-            return await _people(app).erase(id)
+            return await people_of(app).erase(id)
 
     found = run(find())
     if not yes:
         click.confirm(f"Delete all that is kept of p{found.id} on {found.channel}?", abort=True)
     gone = run(work(found.id))
     text = ", ".join(f"{count} {name}" for name, count in gone.items() if count)
-    click.echo(to_json(gone) if as_json else f"p{found.id}\terased: {text}")
+    tell(gone, f"p{found.id}\terased: {text}", as_json)
 
 
 # Other commands need not wait until all of this is loaded.
-def _conversations(app: OnCue) -> Conversations:
-    from oncue.conversation.operate import Conversations
-
-    return Conversations(app, acting())
-
-
-def _people(app: OnCue) -> People:
-    from oncue.conversation.care import People
-
-    return People(app, acting())
-
-
 def _channels(app: OnCue) -> Channels:
     from oncue.conversation.standing import Channels
 
@@ -353,34 +265,3 @@ def _record(row: TalkSummary, as_json: bool) -> dict[str, Any]:
     """Return a conversation as the HTTP API has it; to be read by a person, with ``p17`` as commands take it."""
     record = record_of(row)
     return record if as_json else {**record, "person": f"p{row.person}"}
-
-
-def _steer(target: str, action: Callable[[Conversations], Awaitable[T]]) -> T:
-    app = load_app(target)
-
-    async def work() -> T:
-        async with app:
-            return await action(_conversations(app))
-
-    return run(work())
-
-
-def _find_in(target: str, person: str, channel: str | None) -> PersonRow:
-    app = load_app(target)
-
-    async def work() -> PersonRow:
-        async with app:
-            return await _find(_people(app), person, channel)
-
-    return run(work())
-
-
-async def _find(people: People, person: str, channel: str | None) -> PersonRow:
-    found = await people.find(person, channel)
-    if not found:
-        where = f" on {channel}" if channel else ""
-        fail(f"Nobody is known as {person!r}{where}. Give a phone number with its country code, an id, or p17.")
-    if len(found) > 1:
-        several = ", ".join(f"p{one.id} on {one.channel}" for one in found)
-        fail(f"{person!r} fits several: {several}. Give one of these, or --channel.")
-    return found[0]

@@ -80,6 +80,11 @@ def to_json(value: object, indent: int = 2) -> str:
     return (msgspec.json.format(text, indent=indent) if indent else text).decode()
 
 
+def tell(answer: object, text: str, as_json: bool) -> None:
+    """Print what was done: the answer as JSON where that was asked for, else the text."""
+    click.echo(to_json(answer) if as_json else text)
+
+
 def show(records: Sequence[Record], columns: Sequence[str], as_json: bool, *, empty: str = "nothing there") -> None:
     """Print records: all that they hold as JSON, else these columns of them."""
     if as_json:

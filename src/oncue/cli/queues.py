@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from oncue.cli.common import Commands, as_json, database, operating, run
-from oncue.cli.output import Moment, moment, on_terminal, record_of, show
+from oncue.cli.output import Moment, moment, on_terminal, record_of, show, tell
 from oncue.operate import Operator
 from oncue.operate.views import Done, Worker
 from oncue.store.views import JobView, WorkerView
@@ -51,17 +51,19 @@ def _shown(view: msgspec.Struct | None) -> dict[str, Any]:
 @queues.command()
 @click.argument("name")
 @database
-def pause(name: str, database: str | None) -> None:
+@as_json
+def pause(name: str, database: str | None, as_json: bool) -> None:
     """Start no more jobs of a queue, on any worker, until it is resumed; those that run go on."""
-    _set("queue", name, database, True)
+    _set("queue", name, database, True, as_json)
 
 
 @queues.command()
 @click.argument("name")
 @database
-def resume(name: str, database: str | None) -> None:
+@as_json
+def resume(name: str, database: str | None, as_json: bool) -> None:
     """Let the jobs of a queue start again."""
-    _set("queue", name, database, False)
+    _set("queue", name, database, False, as_json)
 
 
 @click.group(cls=Commands)
@@ -86,27 +88,29 @@ def list_tasks(database: str | None, as_json: bool) -> None:
 @tasks.command("pause")
 @click.argument("name")
 @database
-def pause_task(name: str, database: str | None) -> None:
+@as_json
+def pause_task(name: str, database: str | None, as_json: bool) -> None:
     """Start no more jobs of a task, on any worker, until it is resumed; those that run go on."""
-    _set("task", name, database, True)
+    _set("task", name, database, True, as_json)
 
 
 @tasks.command("resume")
 @click.argument("name")
 @database
-def resume_task(name: str, database: str | None) -> None:
+@as_json
+def resume_task(name: str, database: str | None, as_json: bool) -> None:
     """Let the jobs of a task start again."""
-    _set("task", name, database, False)
+    _set("task", name, database, False, as_json)
 
 
-def _set(kind: _Kind, name: str, database: str | None, paused: bool) -> None:
+def _set(kind: _Kind, name: str, database: str | None, paused: bool, as_json: bool) -> None:
     async def work() -> tuple[Done, list[str]]:
         async with operating(database) as operator:
             known = [lane.name for lane in await operator.lanes("queues" if kind == "queue" else "tasks")]
             return await operator.pause(kind, name, paused=paused), known
 
     done, known = run(work())
-    click.echo(f"{name}\t{'paused' if paused else 'resumed' if done.done else 'was not paused'}")
+    tell(done, f"{name}\t{'paused' if paused else 'resumed' if done.done else 'was not paused'}", as_json)
     if name not in known:
         others = ", ".join(known) or "none"
         click.echo(f"No job of {kind} {name!r} is here now. {kind.title()}s that are known: {others}.", err=True)
@@ -134,7 +138,8 @@ def workers(database: str | None, as_json: bool) -> None:
 
 @click.command(short_help="Have workers hear again of what other processes store.")
 @database
-def reconnect(database: str | None) -> None:
+@as_json
+def reconnect(database: str | None, as_json: bool) -> None:
     """Have each worker that hears late of what others store connect its wake channel anew, at once.
 
     `oncue workers` and `oncue doctor` say which those are, and why. Exit code 1 where there are none.
@@ -145,7 +150,7 @@ def reconnect(database: str | None) -> None:
             return await operator.reconnect()
 
     done = run(work())
-    click.echo(done.text)
+    tell(done, done.text, as_json)
     if not done.done:
         raise SystemExit(1)
 

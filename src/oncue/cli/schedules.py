@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from oncue.cli.common import Commands, as_json, database, fail, operating, run
-from oncue.cli.output import plain, record_of, show, to_json
+from oncue.cli.output import plain, record_of, show, tell, to_json
 from oncue.clock import SystemClock
 from oncue.cron import parse_schedule
 from oncue.errors import UnknownSchedule
@@ -104,29 +104,32 @@ def preview(
 @schedules.command()
 @click.argument("name")
 @database
-def pause(name: str, database: str | None) -> None:
+@as_json
+def pause(name: str, database: str | None, as_json: bool) -> None:
     """Fire no more until resumed; jobs that are already there run."""
-    _asked(name, database, lambda operator: operator.pause("schedule", name))
-    click.echo(f"{name}\tpaused")
+    done = _asked(name, database, lambda operator: operator.pause("schedule", name))
+    tell(done, f"{name}\tpaused", as_json)
 
 
 @schedules.command()
 @click.argument("name")
 @database
-def resume(name: str, database: str | None) -> None:
+@as_json
+def resume(name: str, database: str | None, as_json: bool) -> None:
     """Fire again from now on; what fell into the pause is left out."""
-    _asked(name, database, lambda operator: operator.pause("schedule", name, paused=False))
-    click.echo(f"{name}\tresumed")
+    done = _asked(name, database, lambda operator: operator.pause("schedule", name, paused=False))
+    tell(done, f"{name}\tresumed", as_json)
 
 
 @schedules.command("run-now")
 @click.argument("name")
 @database
-def run_now(name: str, database: str | None) -> None:
+@as_json
+def run_now(name: str, database: str | None, as_json: bool) -> None:
     """Make a job of a schedule at once, apart from its fires; prints the job's id."""
     done = _asked(name, database, lambda operator: operator.run_schedule(name))
     made = _NUMBER.search(done.text)
-    click.echo(f"{name}\tjob {made[0]}" if made is not None else f"{name}\t{done.text}")
+    tell(done, f"{name}\t{done.text if made is None else f'job {made[0]}'}", as_json)
 
 
 def _asked(name: str, database: str | None, ask: Callable[[Operator], Awaitable[T]]) -> T:

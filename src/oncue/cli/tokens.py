@@ -8,7 +8,7 @@ import click
 
 from oncue.cli.common import Commands, as_json, database, fail, operating, run
 from oncue.cli.filters import TIME
-from oncue.cli.output import Moment, record_of, show, to_json
+from oncue.cli.output import Moment, record_of, show, tell, to_json
 from oncue.operate.shape import from_iso
 from oncue.operate.tokens import ROLES
 from oncue.operate.views import AuditEntry
@@ -66,7 +66,8 @@ def list_(database: str | None, as_json: bool) -> None:
 @tokens.command()
 @click.argument("name")
 @database
-def revoke(name: str, database: str | None) -> None:
+@as_json
+def revoke(name: str, database: str | None, as_json: bool) -> None:
     """Let nobody in with a token any more, from now on."""
 
     async def work() -> bool:
@@ -75,7 +76,7 @@ def revoke(name: str, database: str | None) -> None:
 
     if not run(work()):
         fail(f"There is no token {name!r} that is good. `oncue tokens list` names them.")
-    click.echo(f"{name}\trevoked")
+    tell({"name": name, "revoked": True}, f"{name}\trevoked", as_json)
 
 
 @click.command(short_help="Show who did what, when and to what.")

@@ -12,7 +12,7 @@ import click
 
 from oncue.app import OnCue
 from oncue.cli.common import as_json, database, fail, load_app, only_database, opened, operating, postgres_schema, run
-from oncue.cli.output import job_record, show, to_json
+from oncue.cli.output import job_record, show, tell
 from oncue.store import Store
 from oncue.store.views import JobView, SchemaView
 from oncue.sweeper import Swept
@@ -53,10 +53,8 @@ def sweep(app: str, as_json: bool) -> None:
 
 
 def _told(figures: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(to_json(figures))
-    else:
-        click.echo(", ".join(f"{name} {'none' if value is None else value}" for name, value in figures.items()))
+    text = ", ".join(f"{name} {'none' if value is None else value}" for name, value in figures.items())
+    tell(figures, text, as_json)
 
 
 def _log_to_stderr() -> None:
@@ -72,8 +70,16 @@ def _log_to_stderr() -> None:
 @click.option("--since", type=click.IntRange(0), metavar="VERSION", help="Print the steps after this version.")
 @click.option("--after", metavar="NAME", help="The revision or app.migration before the one that is printed.")
 @only_database
+@as_json
 def migrate(
-    check: bool, sql: bool, alembic: bool, django: bool, since: int | None, after: str | None, database: str | None
+    check: bool,
+    sql: bool,
+    alembic: bool,
+    django: bool,
+    since: int | None,
+    after: str | None,
+    database: str | None,
+    as_json: bool,
 ) -> None:
     """Create OnCue's tables, or bring them up to date. On SQLite, makes the database where there is none.
 
@@ -86,6 +92,8 @@ def migrate(
         raise click.UsageError("--after belongs to --alembic and --django.")
     if since is not None and not (sql or alembic or django):
         raise click.UsageError("--since belongs to --sql, --alembic and --django.")
+    if as_json and (sql or alembic or django):
+        raise click.UsageError("--sql, --alembic and --django print code: --json goes without them.")
     app = OnCue(database)
     if alembic or django or since is not None:
         click.echo(_exported(app.store, alembic, django, since or 0, after).rstrip())
@@ -96,14 +104,22 @@ def migrate(
     )
     if sql:
         click.echo("\n".join(found.pending).rstrip() or f"-- {state}: nothing to do")
-    elif check:
-        click.echo(state)
-        if not found.good:
-            raise SystemExit(1)
-    elif found.good:
-        click.echo(f"{state}: nothing to do")
-    else:
-        click.echo(f"{found.location}: migrated from version {found.found} to {found.expected}")
+        return
+    done = not found.good and not check
+    text = state if check else f"{state}: nothing to do"
+    if done:
+        text = f"{found.location}: migrated from version {found.found} to {found.expected}"
+    tell({**_schema(found), "migrated": done}, text, as_json)
+    if check and not found.good:
+        raise SystemExit(1)
+
+
+def _schema(found: SchemaView) -> dict[str, Any]:
+    """Return what was found, as JSON has it."""
+    return {
+        "location": found.location, "exists": found.exists, "found": found.found, "expected": found.expected,
+        "good": found.good,
+    }  # fmt: skip
 
 
 async def _migrated(app: OnCue, *, change: bool) -> SchemaView:
@@ -143,12 +159,9 @@ def restored(release: bool, list_: bool, force: bool, database: str | None, as_j
         show(held, ("id", "task", "args", "scheduled_at", "attempt", "key", "group"), as_json, empty="nothing is held")
         return
     count, what = run(_release(database) if release else _hold(database, force)), "released" if release else "held"
-    if as_json:
-        click.echo(to_json({what: count}))
-    else:
-        click.echo(f"{count} job{'' if count == 1 else 's'} {what}")
-        if not release:
-            click.echo("Fires and source rows of before now will be held too, until --release.", err=True)
+    tell({what: count}, f"{count} job{'' if count == 1 else 's'} {what}", as_json)
+    if not release and not as_json:
+        click.echo("Fires and source rows of before now will be held too, until --release.", err=True)
 
 
 async def _held(database: str | None) -> Sequence[JobView]:
