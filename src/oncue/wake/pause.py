@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 
@@ -11,6 +12,7 @@ class Pause:
 
     def __init__(self) -> None:
         self._ended: asyncio.Future[None] | None = None
+        self._next = 0.0
 
     async def wait(self, seconds: float, *others: asyncio.Future[Any]) -> bool:
         """Wait so long, or until it is ended or one of the others is done; tell whether it was ended."""
@@ -20,6 +22,13 @@ class Pause:
         finally:
             self._ended = None
         return ended.done()
+
+    async def between(self, first: float, longest: float, *, worked: bool) -> None:
+        """Wait between two tries to connect: for about ``first`` seconds after one that ``worked`` for a time, or that
+        somebody wanted at once, and for twice as long after each other one, ``longest`` at most."""
+        seconds = first if worked else self._next or first
+        ended = await self.wait(seconds * random.uniform(0.5, 1.0))
+        self._next = first if ended else min(2 * seconds, longest)
 
     def end(self) -> None:
         """End the pause, where there is one."""

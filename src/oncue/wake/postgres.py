@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -147,7 +146,6 @@ class PostgresWake:
             why = f"{self._url.shown} says pgbouncer=true, and such a pooler can't LISTEN. {_DIRECT}"
             self._unproved(why, warn=True)
             return
-        pause = self._timing.first_pause
         while True:
             self._proved = False
             try:
@@ -159,10 +157,7 @@ class PostgresWake:
                 self._unproved(why, warn=True)
             except Exception as error:
                 self._unproved(f"LISTEN on {self._url.shown} failed: {str(error) or type(error).__name__}.", warn=True)
-            if self._proved:
-                pause = self._timing.first_pause
-            hurried = await self._pause.wait(pause * random.uniform(0.5, 1.0))
-            pause = self._timing.first_pause if hurried else min(2 * pause, self._timing.longest_pause)
+            await self._pause.between(self._timing.first_pause, self._timing.longest_pause, worked=self._proved)
             self.stats.reconnects += 1
 
     async def _session(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -153,7 +152,6 @@ class RedisWake:
             self._task = self._loop.create_task(self._keep_connected())
 
     async def _keep_connected(self) -> None:
-        pause = self._timing.first_pause
         while True:
             self._proved = False
             try:
@@ -162,10 +160,7 @@ class RedisWake:
                 self._trouble(str(error))
             except Exception as error:
                 self._trouble(f"Redis at {self._url.shown} failed: {meaning(error, self._url)}.")
-            if self._proved:
-                pause = self._timing.first_pause
-            hurried = await self._pause.wait(pause * random.uniform(0.5, 1.0))
-            pause = self._timing.first_pause if hurried else min(2 * pause, self._timing.longest_pause)
+            await self._pause.between(self._timing.first_pause, self._timing.longest_pause, worked=self._proved)
             self.stats.reconnects += 1
 
     async def _session(self) -> None:
