@@ -19,6 +19,7 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from oncue import OnCue, Retry
+from oncue.testing import TestClock
 from oncue.web import dashboard_app
 
 PREFIX = "/tools/oncue"
@@ -37,9 +38,9 @@ class Shop:
     sent: list[str]
 
 
-def shop(folder: Path, name: str = "shop.db") -> Shop:
-    """Return an application on a SQLite file in this folder."""
-    app = OnCue(f"sqlite:///{folder / name}")
+def shop(folder: Path, clock: TestClock | None = None) -> Shop:
+    """Return an application on a SQLite file in this folder, by this clock or by the machine's."""
+    app = OnCue(f"sqlite:///{folder / 'shop.db'}", clock=clock)
 
     @app.task(name="send", retry=Retry(1))
     async def send(what: str) -> None:
@@ -120,6 +121,11 @@ async def follow(link: Locator) -> None:
     """Click what leads to another view, and wait until that is shown: the old one stays for a moment."""
     await link.click()
     await link.page.evaluate(SHOWN)
+
+
+async def cells(rows: Locator) -> list[list[str]]:
+    """Return what the cells of these rows say."""
+    return await rows.evaluate_all("rows => rows.map(row => [...row.cells].map(cell => cell.innerText))")  # type: ignore[no-any-return]
 
 
 async def confirm(page: Page, label: str) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, expect
 
 from oncue.conversation import Chat
+from oncue.metrics import MINUTE
+from oncue.store.operating import MinuteRow
+from oncue.store.steps.operate import save_minutes
+from oncue.testing import TestClock
 from tests.browser import PHONE, tab, violations
 from tests.conversation.engine_stage import talk
-from tests.dashboard.stage import Shop, dashboard, follow, shop, view
+from tests.dashboard.stage import Shop, cells, dashboard, follow, shop, view
 from tests.databases import database
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -161,8 +168,10 @@ async def test_conversations_have_a_next_page(chromium: Browser, tmp_path: Path)
             await expect(page.locator("tbody tr")).to_have_count(50)
             await follow(page.get_by_role("link", name="Next page"))
             await expect(page.locator("tbody tr")).to_have_count(2)
-            await follow(page.get_by_role("link", name="#1", exact=True))
-            await expect(page.locator("h1")).to_have_text("Conversation 1")
+            await follow(page.get_by_role("link", name="p2", exact=True))
+            await expect(page.locator("tbody tr")).to_have_count(1)
+            await follow(page.get_by_role("link", name="#2", exact=True))
+            await expect(page.locator("h1")).to_have_text("Conversation 2")
 
 
 async def broken(chat: Chat) -> None:
@@ -197,3 +206,133 @@ async def test_what_has_completed_is_not_offered_to_be_tried_again(chromium: Bro
         await view(page, url, "job/1")
         await expect(page.locator(".lead .badge")).to_contain_text("completed")
         await expect(page.get_by_role("main").get_by_role("button")).to_have_count(0)
+
+
+async def test_the_charts_and_health_show_what_was_counted(chromium: Browser, tmp_path: Path) -> None:
+    made = shop(tmp_path, clock := TestClock())
+    async with dashboard(made.app) as url, tab(chromium) as page:
+        for delay in (45, 50, 301):
+            await made.app.schedule(made.send.call("letter"), delay=delay)
+        spans = '{"1000": 9, "50000": 1}'
+        row = MinuteRow(clock.now() - MINUTE, 1, "send", 24, 20, 3, 1, 0, MINUTE, spans)
+        await made.app.store.change(lambda: save_minutes([row]))
+        await view(page, url)
+        # The browser is in Berlin, where noon is 13:00.
+        for name, drawn, headings, wanted in (
+            ("Coming due", {"rect.s1": 2}, "From due", [["13:00", "2"], ["13:05", "1"]]),
+            ("The past hour", {"rect.s1": 1, "rect.s2": 1, "rect.s3": 1}, "From completed retried discarded",
+             [["12:59", "20", "3", "1"]]),
+            ("Lateness", {"path.l1": 1, "path.l2": 1, "path.l3": 1}, "From p50 p99 max",
+             [["12:59", "0.6 ms", "47 ms", "50 ms"]]),
+        ):  # fmt: skip
+            card = page.locator("section.card").filter(has=page.get_by_role("heading", name=name, exact=True))
+            for shape, count in drawn.items():
+                await expect(card.locator(f".plot {shape}")).to_have_count(count)
+            await card.locator("summary").click()
+            await card.locator("tbody tr").first.wait_for()
+            assert (await card.locator("th").all_inner_texts()) == headings.split(), name
+            rows = await cells(card.locator("tbody tr"))
+            assert [row for row in rows if set(row[1:]) - {"0", "0 ms"}] == wanted, name
+            assert len(rows) == (20 if name == "Coming due" else 60)
+        await expect(page.get_by_role("img", name="In the next 10 minutes 3 jobs come due.")).to_be_visible()
+        told = "In the past hour the latest job started 50 ms after it was due."
+        await expect(page.get_by_role("img", name=told)).to_be_visible()
+        # Under the pointer, the figures of one bin: the second of twenty.
+        plot = page.locator("figure .plot").first
+        box = await plot.bounding_box()
+        assert box is not None
+        await plot.hover(position={"x": box["width"] * 1.5 / 20, "y": 5})
+        await expect(page.locator("figcaption").first).to_contain_text("due 2")
+        health = page.locator("section.card").filter(has=page.get_by_role("heading", name="Health", exact=True))
+        facts = await health.locator("dl div").all_inner_texts()
+        assert [fact.split("\n") for fact in facts] == [
+            ["Lateness p50", "0.6 ms"], ["p99", "47 ms"], ["max", "50 ms"], ["Jobs a second", "0.1"],
+        ]  # fmt: skip
+
+
+async def test_each_filter_leaves_the_jobs_that_are_wanted(chromium: Browser, tmp_path: Path) -> None:
+    made = shop(tmp_path, clock := TestClock())
+    async with dashboard(made.app) as url, tab(chromium) as page:
+        for _ in range(2):
+            await made.app.schedule(made.send.call("done"))
+            await made.app.drain()
+            clock.advance(600)
+        await made.app.schedule(made.send.call("next"), key="k-3", delay=2400)
+        await made.app.schedule(made.slow.call("last"), group="g-4", queue="bulk", delay=6000)
+        await view(page, url, "jobs")
+        # In the browser's zone: 1 was done at 13:00, 2 at 13:10; 3 is due at 14:00, 4 at 15:00.
+        for label, value, wanted in (
+            ("Task", "slow", "#4"),
+            ("Queue", "bulk", "#4"),
+            ("Text in arguments or error", "next", "#3"),
+            ("Key", "k-3", "#3"),
+            ("Group", "g-4", "#4"),
+            ("Due after", "2030-01-01T13:59:59", "#4 #3"),
+            ("Due before", "2030-01-01T13:05:01", "#1"),
+            ("Finished after", "2030-01-01T13:05:01", "#2"),
+            ("Finished before", "2030-01-01T13:05:01", "#1"),
+        ):
+            field = page.get_by_label(label, exact=True)
+            if not await field.is_visible():
+                await page.locator("form summary").click()
+            await field.fill(value)
+            await follow(page.get_by_role("button", name="Search"))
+            found = page.locator("tbody").get_by_role("link", name=re.compile(r"^#\d$"))
+            assert (await found.all_inner_texts()) == wanted.split(), label
+            # What is searched for stays to be seen.
+            await expect(field).to_be_visible()
+            await expect(field).to_have_value(value)
+            await follow(page.get_by_role("link", name="Clear"))
+            await expect(page.locator("tbody tr")).to_have_count(4)
+
+
+async def test_a_source_says_what_is_wrong_with_it_and_since_when(chromium: Browser, tmp_path: Path) -> None:
+    made = shop(tmp_path, clock := TestClock())
+    for table in ("good", "bad"):
+        made.app.source(table, key=f"{table}-{{id}}", due="due", task=made.send)
+    async with dashboard(made.app) as url, tab(chromium) as page:
+        with sqlite3.connect(tmp_path / "shop.db") as db:
+            for table in ("good", "bad"):
+                db.execute(f"CREATE TABLE {table} (id TEXT PRIMARY KEY, due TEXT)")
+                db.execute(f"INSERT INTO {table} VALUES ('one', '2030-01-01 12:00:30')")
+            db.execute("INSERT INTO bad VALUES ('two', 'tomorrow')")
+        db.close()
+        await made.app.sources.reconcile()
+        clock.advance(30)
+        await made.app.sources.reconcile()
+        await view(page, url, "sources")
+        good, bad = page.locator("tbody tr", has_text="good"), page.locator("tbody tr", has_text="bad")
+        ((_, state, _, made_of_it, drift, found),) = await cells(good)
+        assert (state, made_of_it, drift) == ("✓ well", "1", "0")
+        assert found.endswith("made 1, moved 0, cancelled 0 jobs so far")
+        ((_, state, _, made_of_it, drift, found),) = await cells(bad)
+        assert (state, made_of_it, drift) == ("✕ fails", "1", "1")
+        assert re.fullmatch(r"since .+: .*'two'.*'tomorrow'.*", found), found
+        times = await bad.locator("time").evaluate_all("all => all.map(time => time.dateTime)")
+        assert times == ["2030-01-01T12:00:30.000000Z", "2030-01-01T12:00:00.000000Z"], "swept, and failing since"
+
+
+async def test_a_schedule_shows_its_fires_and_where_the_clock_changes(chromium: Browser, tmp_path: Path) -> None:
+    made = shop(tmp_path, clock := TestClock(datetime(2030, 3, 30, 1, 0, tzinfo=UTC)))
+    async with dashboard(made.app) as url, tab(chromium) as page:
+        await made.app.drain()
+        clock.advance(1800)
+        await made.app.drain()
+        fired = (await made.app.jobs.list(task="report"))[0].id
+        await view(page, url, "schedules")
+        row = page.locator("tbody tr", has_text="nightly")
+        times = await row.locator("time").evaluate_all("all => all.map(time => time.dateTime)")
+        assert times == ["2030-03-31T01:00:00.000000Z", "2030-03-30T01:30:00.000000Z"], "next, and last"
+        await follow(page.get_by_role("link", name="nightly"))
+        last = page.get_by_role("region", name="Last fires").locator("tbody tr")
+        rows = await cells(page.get_by_role("region", name="Next fires").locator("tbody tr"))
+        assert [row[:2] for row in rows[:3]] == [
+            ["Sun 2030-03-31 03:00:00 +02:00 right after the hour that the clock leaves out", "31 Mar 2030 03:00:00"],
+            ["Mon 2030-04-01 02:30:00 +02:00", "1 Apr 2030 02:30:00"],
+            ["Tue 2030-04-02 02:30:00 +02:00", "2 Apr 2030 02:30:00"],
+        ]
+        assert len(rows) == 10
+        assert rows[0][2].startswith("in ")
+        assert await cells(last) == [["Sat 2030-03-30 02:30:00 +01:00", "02:30:00", f"#{fired}"]]
+        await follow(last.get_by_role("link"))
+        await expect(page.locator(".lead")).to_contain_text("report")
