@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from oncue.errors import OnCueError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+T = TypeVar("T")
 _QUICK = 0.5
+_LOOK = 0.3
 
 
 class Searching:
@@ -51,9 +56,59 @@ def working(text: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: progress.update(bar, completed=done)
 
 
-def _progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+async def watching(
+    text: str, work: Coroutine[Any, Any, T], look: Callable[[], Awaitable[tuple[int, int]]] | None = None
+) -> T:
+    """Do it; once it takes longer than half a second, show a bar.
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    ``look`` tells how many are done, and of how many; without it the bar says that it goes on, and since when.
+    """
+    if not sys.stderr.isatty():
+        return await work
+    doing = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({doing}, timeout=_QUICK)
+        if not doing.done():
+            with _progress(counts=look is not None) as progress:
+                await _watched(progress, progress.add_task(text, total=None), doing, look)
+        return await doing
+    finally:
+        if not doing.done():
+            # Ctrl-C: it has things to give back.
+            doing.cancel()
+            await asyncio.wait({doing})
+
+
+async def _watched(
+    progress: Progress, bar: TaskID, doing: asyncio.Future[T], look: Callable[[], Awaitable[tuple[int, int]]] | None
+) -> None:
+    while not doing.done():
+        if look is not None:
+            # What it looks at may be locked by the very work.
+            with contextlib.suppress(OnCueError):
+                done, total = await look()
+                progress.update(bar, completed=done, total=total)
+        await asyncio.wait({doing}, timeout=_LOOK)
+
+
+def _progress(*, counts: bool = True) -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    figures = (MofNCompleteColumn(), TimeRemainingColumn()) if counts else (TimeElapsedColumn(),)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *figures,
+        console=Console(stderr=True),
+        transient=True,
+        # What a handler prints goes above the bar; but where a file or a pipe is to have it, there.
+        redirect_stdout=sys.stdout.isatty(),
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -14,7 +12,7 @@ import msgspec
 from oncue.cli.common import as_json, database, fail, operating, run
 from oncue.cli.filters import TIME, filter_of, filters, state_option
 from oncue.cli.output import to_json
-from oncue.cli.progress import working
+from oncue.cli.progress import watching
 from oncue.errors import InvalidJob, OnCueError, UnknownJob
 from oncue.operate import Filter, Operator
 from oncue.operate.actions import Action
@@ -25,7 +23,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 _VERBS: dict[Action, str] = {
     "cancel": "Cancel", "retry": "Run again", "run-now": "Run now", "reschedule": "Move",
 }  # fmt: skip
-_LOOK = 0.3
 
 
 def _on_jobs(command: F) -> F:
@@ -220,13 +217,10 @@ async def _with_progress(
     delay: float | None = None,
 ) -> ManyDone:  # fmt: skip
     """Do it; the audit's line tells meanwhile how many are done."""
-    with working(_VERBS[action], counted.count) as told:
-        doing = asyncio.create_task(
-            operator.act_on_many(action, filter, counted.token, counted.count, at=at, delay=delay)
-        )
-        while not doing.done():
-            await asyncio.wait({doing}, timeout=_LOOK)
-            with contextlib.suppress(OnCueError):
-                lines = (await operator.audit(limit=5, target="jobs")).items
-                told(next((line.count for line in lines if line.who == operator.who), 0))
-        return await doing
+
+    async def look() -> tuple[int, int]:
+        lines = (await operator.audit(limit=5, target="jobs")).items
+        return next((line.count for line in lines if line.who == operator.who), 0), counted.count
+
+    doing = operator.act_on_many(action, filter, counted.token, counted.count, at=at, delay=delay)
+    return await watching(_VERBS[action], doing, look)

@@ -13,6 +13,9 @@ import click
 from oncue.app import OnCue
 from oncue.cli.common import as_json, database, fail, load_app, only_database, opened, operating, postgres_schema, run
 from oncue.cli.output import job_record, show, tell
+from oncue.cli.progress import Searching, watching
+from oncue.clock import SECOND, seconds_to_us
+from oncue.drain import Drain, Drained
 from oncue.store import Store
 from oncue.store.views import JobView, SchemaView
 from oncue.sweeper import Swept
@@ -32,9 +35,30 @@ def drain(app: str, limit: int | None, seconds: float | None, as_json: bool) -> 
     """
     loaded = load_app(app)
     _log_to_stderr()
-    done = asdict(run(loaded.drain(limit=limit, seconds=seconds)))
+    done = asdict(run(_drained(loaded, limit, seconds)))
     done["next_due"] = None if done["next_due"] is None else done["next_due"].isoformat()
     _told(done, as_json)
+
+
+async def _drained(app: OnCue, limit: int | None, seconds: float | None) -> Drained:
+    budget = None if seconds is None else seconds_to_us(seconds) / SECOND
+    async with app:
+        service = app.service(worker=False)
+        total = 0
+
+        async def look() -> tuple[int, int]:
+            nonlocal total
+            worker = service.worker
+            done = running = 0
+            if isinstance(worker, Drain):
+                done, running = worker.ran + worker.failed + worker.skipped, len(worker.places.runs)
+            if done >= total:
+                # Counted anew only once all that was known is done: where much is due, counting takes its time.
+                left = await app.store.backlog(app.clock.now(), service.options.queue_names)
+                total = min(done + running + left.remaining, limit or sys.maxsize)
+            return done, total
+
+        return await watching("doing jobs", service.drain(limit, budget), look)
 
 
 @click.command(short_help="Sweep once: rescue, plan cron, reconcile sources, prune.")
@@ -49,7 +73,7 @@ def sweep(app: str, as_json: bool) -> None:
         async with loaded:
             return await loaded.service(worker=False).sweep()
 
-    _told(asdict(run(work())), as_json)
+    _told(asdict(run(watching("sweeping", work()))), as_json)
 
 
 def _told(figures: dict[str, Any], as_json: bool) -> None:
@@ -59,7 +83,21 @@ def _told(figures: dict[str, Any], as_json: bool) -> None:
 
 def _log_to_stderr() -> None:
     if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+        logging.basicConfig(
+            level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[_StandardError()]
+        )
+
+
+class _StandardError(logging.Handler):
+    """Writes to standard error as it is by then: while a bar is shown there, lines go above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; a log that can't be written stops no work."""
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
 
 
 @click.command(short_help="Create OnCue's tables, or bring them up to date.")
@@ -125,7 +163,11 @@ def _schema(found: SchemaView) -> dict[str, Any]:
 async def _migrated(app: OnCue, *, change: bool) -> SchemaView:
     found = await app.store.schema()
     if change:
-        await app.store.open()
+
+        async def look() -> tuple[int, int]:
+            return (await app.store.schema()).found - found.found, found.expected - found.found
+
+        await watching("migrating", app.store.open(), look)
         await app.store.close()
     return found
 
@@ -168,15 +210,17 @@ async def _held(database: str | None) -> Sequence[JobView]:
     async with opened(database) as app:
         held: list[JobView] = []
         before: int | None = None
-        while page := await app.jobs.list(state=["scheduled"], limit=_PAGE, before=before):
-            held += [job for job in page if job.blocked_by == "restore"]
-            before = page[-1].id
+        with Searching() as told:
+            while page := await app.jobs.list(state=["scheduled"], limit=_PAGE, before=before):
+                held += [job for job in page if job.blocked_by == "restore"]
+                before = page[-1].id
+                told(before, len(held))
         return sorted(held, key=lambda job: (job.scheduled_at, job.id))
 
 
 async def _release(database: str | None) -> int:
     async with operating(database) as operator:
-        return await operator.restored(release=True)
+        return await watching("letting go", operator.restored(release=True))
 
 
 async def _hold(database: str | None, force: bool) -> int:
@@ -187,4 +231,4 @@ async def _hold(database: str | None, force: bool) -> int:
                 f"Workers seem to be alive: {', '.join(alive)}. Stop them first, or what they do now would be taken "
                 "from them; --force where they belong to the time before the restore."
             )
-        return await operator.restored()
+        return await watching("holding", operator.restored())
