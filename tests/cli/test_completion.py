@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -42,23 +45,85 @@ def test_the_script_names_the_command(stage: Stage, shell: str) -> None:
     assert stage.here("completion", "csh").exit_code == 2
 
 
-def test_bash_completes_values(stage: Stage) -> None:
-    bash = shutil.which("bash")
-    assert bash is not None
+def shell(name: str) -> str:
+    """Where a shell is; where it isn't, the test is skipped and says so."""
+    if (found := shutil.which(name)) is None:
+        pytest.skip(f"no {name} here: Debian's package {name}")
+    return found
+
+
+@pytest.fixture
+def scripted(stage: Stage) -> Stage:
+    """A folder with ``oncue`` as a command, which is on the path, and a script for each shell."""
     command = stage.folder / "oncue"
     command.write_text(f"#!{sys.executable}\nfrom oncue.cli import main\nmain(prog_name='oncue')\n")
     command.chmod(0o755)
-    (stage.folder / "script").write_text(stage.here("completion", "bash").stdout)
-    program = """
-    source ./script
-    COMP_WORDS=(oncue jobs list --state dis) COMP_CWORD=4
-    _oncue_completion ./oncue dis --state
-    echo "${COMPREPLY[@]}"
+    for name in ("bash", "zsh", "fish"):
+        (stage.folder / f"script.{name}").write_text(stage.here("completion", name).stdout)
+    stage.environment["PATH"] = f"{stage.folder}{os.pathsep}{stage.environment['PATH']}"
+    return stage
+
+
+LINES = pytest.mark.parametrize(
+    ("line", "word"), [("oncue jobs list --state dis", "discarded"), ("oncue sched", "schedules")]
+)
+
+
+@LINES
+def test_bash_completes_values_and_commands(scripted: Stage, line: str, word: str) -> None:
+    words = line.split()
+    program = f"""
+    source ./script.bash
+    COMP_WORDS=({line}) COMP_CWORD={len(words) - 1}
+    _oncue_completion oncue {words[-1]} {words[-2]}
+    echo "${{COMPREPLY[@]}}"
     """
-    done = subprocess.run(
-        [bash, "-c", program], cwd=stage.folder, env=stage.environment, capture_output=True, text=True
-    )
-    assert (done.stdout, done.stderr) == ("discarded\n", "")
+    assert said(scripted, [shell("bash"), "-c", program]) == [word]
+
+
+@LINES
+def test_fish_completes_values_and_commands(scripted: Stage, line: str, word: str) -> None:
+    program = f"source ./script.fish; complete --do-complete '{line}'"
+    (answer,) = said(scripted, [shell("fish"), "--no-config", "-c", program])
+    # A description may follow.
+    assert answer.split("\t")[0] == word
+
+
+def said(stage: Stage, command: list[str]) -> list[str]:
+    done = subprocess.run(command, cwd=stage.folder, env=stage.environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+@LINES
+def test_zsh_completes_values_and_commands(scripted: Stage, line: str, word: str) -> None:
+    """It completes for a person at a terminal only."""
+    zsh = shell("zsh")
+    ours, theirs = pty.openpty()
+    environment = scripted.environment | {"TERM": "dumb", "PS1": "", "COLUMNS": "200"}
+    with subprocess.Popen(
+        [zsh, "-f", "-i"], cwd=scripted.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        try:
+            # The marks are put together by the shell, so that the echo of what is typed is none.
+            os.write(ours, b"autoload -Uz compinit; compinit -u -D; source ./script.zsh; print 'rea''dy'\n")
+            until(ours, "ready")
+            # Ctrl-A: what was completed is printed rather than run.
+            os.write(ours, f"{line}\t\x01print -r -- 'com''pleted' \n".encode())
+            completed = until(ours, "completed (oncue [^\r\n]*)\r?\n")[1]
+        finally:
+            process.kill()
+            os.close(ours)
+    assert completed.split() == [*line.split()[:-1], word]
+
+
+def until(terminal: int, pattern: str) -> re.Match[str]:
+    """Read a terminal until it has shown what is looked for."""
+    shown = ""
+    while (found := re.search(pattern, shown)) is None:
+        shown += os.read(terminal, 4096).decode(errors="replace")
+    return found
 
 
 def test_each_command_says_what_it_does_and_refuses_what_is_written_wrongly() -> None:
