@@ -262,8 +262,7 @@ class Alerts:
         again = -1 if rule.repeat is None else now - seconds_to_us(rule.repeat)
         if not _is_news(row, found, now, again):
             return None
-        tries = 0 if row is None else row.tries
-        mine = await app.store.change(lambda: watch.take_alert(app.name, rule.name, found, now, again, tries))
+        mine = await app.store.change(lambda: watch.take_alert(app.name, rule.name, found, now, again))
         if mine is None:
             return None
         alert = _alert(app.name, mine)
@@ -278,13 +277,15 @@ class Alerts:
         return alert
 
     @contextlib.asynccontextmanager
-    async def watching(self, every: float = EVERY) -> AsyncIterator[None]:
-        """For the length of an ``async with`` block look every so many seconds."""
+    async def watching(self, ready: asyncio.Event, every: float = EVERY) -> AsyncIterator[None]:
+        """For the length of an ``async with`` block look every so many seconds, once ``ready``: a worker that is about
+        to register is not missing."""
         if not self.rules:
             yield
             return
 
         async def look_on() -> None:
+            await ready.wait()
             while True:
                 try:
                     await self.run_once()

@@ -111,12 +111,13 @@ class Runner:
         outcome = self._refusal(run, task)
         if outcome is None and job.origin is not None and (guard := self._guards.get(job.origin)) is not None:
             outcome = await self._guarded(run, guard)
-        if outcome is None:
-            assert task is not None
-            call = self._call(run, task)
-            outcome = await (call if api() is None else traced(job, now, call, self._hides))
-            if run.completed is not None:
-                return await self._settle_completed(run, task, outcome)
+        if outcome is not None:
+            return self.settle(run, outcome, ran=False)
+        assert task is not None
+        call = self._call(run, task)
+        outcome = await (call if api() is None else traced(job, now, call, self._hides))
+        if run.completed is not None:
+            return await self._settle_completed(run, task, outcome)
         return self.settle(run, outcome)
 
     async def _settle_completed(self, run: Run, task: Task[Any, Any], outcome: Outcome) -> Ack:
@@ -165,8 +166,8 @@ class Runner:
             run.completed = before
             raise
 
-    def settle(self, run: Run, outcome: Outcome) -> Ack:
-        """Return the Ack for an attempt's outcome under its task's policy."""
+    def settle(self, run: Run, outcome: Outcome, *, ran: bool = True) -> Ack:
+        """Return the Ack for an attempt's outcome under its task's policy; one that never ran starts where it ends."""
         job, retention = run.job, self._retention
         on_retry: OnRetry = "hold"
         task = self.tasks.get(job.task)
@@ -175,7 +176,8 @@ class Runner:
             retention = self._retention if task.retention_us is None else task.retention_us
         caps = tuple([name for name, _ in self.policy.caps(job.task, job.queue)]) if self.limited else ()
         now = self.clock.now()
-        return decide(job, outcome, now, run.started_at or job.claimed_at, on_retry, retention, caps)
+        began = run.started_at or job.claimed_at if ran else now
+        return decide(job, outcome, now, began, on_retry, retention, caps)
 
     def _refusal(self, run: Run, task: Task[Any, Any] | None) -> Outcome | None:
         """Return why the job must not run now; None where it may."""

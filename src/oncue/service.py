@@ -41,6 +41,7 @@ class Service:
         self.ready = asyncio.Event()
         self.planner = Planner(app.store, app.clock, app.name, app.schedules)
         self.resources: dict[type, Any] = {}
+        self._hides = Redaction(app.redacted)
         self.runner = Runner(
             app.tasks,
             app.policy,
@@ -52,7 +53,7 @@ class Service:
             Completion(app.store, self._worker_id),
             self.options.threads,
             self.options.grace,
-            Redaction(app.redacted),
+            self._hides,
         )
         self.worker: Worker | None = None
         if worker:
@@ -101,11 +102,11 @@ class Service:
             self.app.results.ended()
         if ack.outcome == "retried":
             delay = (ack.scheduled_at - ack.finished_at) / SECOND
-            told = "job %s (%s): %s, again in %.1f s: %s"
-            log.warning(told, job.id, job.task, ack.reason, delay, ack.error, extra=about(job))
+            told, reason, error = "job %s (%s): %s, again in %.1f s: %s", *self._shown(job, ack)
+            log.warning(told, job.id, job.task, reason, delay, error, extra=about(job))
         elif ack.state == "discarded":
-            told = "job %s (%s) discarded: %s; last error: %s"
-            log.error(told, job.id, job.task, ack.reason, ack.error, extra=about(job))
+            told, reason, error = "job %s (%s) discarded: %s; last error: %s", *self._shown(job, ack)
+            log.error(told, job.id, job.task, reason, error, extra=about(job))
             if task is not None and task.options.on_discard is not None:
                 given_up = DiscardedJob(
                     job.id, job.task, job.args, job.key, job.group, job.attempt, ack.reason or "", ack.error
@@ -114,12 +115,16 @@ class Service:
                 self._hooks.add(hook)
                 hook.add_done_callback(self._hooks.discard)
 
+    def _shown(self, job: Claimed, ack: Ack) -> list[str | None]:
+        """Return an outcome's reason and error as the log may hold them."""
+        return [None if text is None else self._hides.of_job(text, job) for text in (ack.reason, ack.error)]
+
     async def run(self, stop: asyncio.Event) -> None:
         """Run every role until ``stop`` is set; the application must be open. Ends cleanly."""
         app = self.app
         relaying = carried(app.store, app.wake, app.clock, self.worker, app.sweep_us, stop)
         counting = writing_minutes(app.store, app.clock, app.metrics)
-        async with self._opened(), counting, relaying, adopting(app), app.alerts.watching():
+        async with self._opened(), counting, relaying, adopting(app), app.alerts.watching(self.ready):
             sweeping = asyncio.create_task(self._sweep(stop))
             try:
                 if self.worker is not None:

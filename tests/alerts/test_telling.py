@@ -125,6 +125,26 @@ async def test_what_begins_anew_before_anybody_was_told_of_its_end_is_the_same_a
     assert len({one["since"] for one in hook.got}) == 1
 
 
+async def test_news_is_not_put_off_by_how_often_older_news_was_tried_in_vain(
+    app: OnCue, clock: TestClock, hook: Hook
+) -> None:
+    rule = Something()
+    app.alert(rule, to=hook.url)
+    async with app:
+        await app.alerts.run_once()
+        hook.status, rule.found = 503, None
+        for _ in range(4):
+            await app.alerts.run_once()
+            clock.advance(1800)
+        rule.found = "it is broken"
+        await app.alerts.run_once()
+        hook.status = 200
+        before = len(hook.got)
+        clock.advance(60)
+        await app.alerts.run_once()
+    assert [one["state"] for one in hook.got[before:]] == ["firing"]
+
+
 async def test_while_it_lasts_it_is_told_again_only_after_a_while(app: OnCue, clock: TestClock) -> None:
     told: list[Alert] = []
     rule = Something(repeat=600)
@@ -321,7 +341,13 @@ async def test_a_worker_looks_by_itself_and_tells_an_async_function(make: Make, 
     async with app:
         await app.schedule(send.call())
         clock.advance(5)
-        async with app.alerts.watching(every=0.01):
+        ready = asyncio.Event()
+        async with app.alerts.watching(ready, every=0.01):
+            # A worker that is about to register is not missing.
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert told.empty()
+            ready.set()
             async with asyncio.timeout(20):
                 assert (await told.get()).found == "1 job late, the first for 5.0 s in queue mail"
             await app.drain()

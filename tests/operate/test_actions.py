@@ -188,6 +188,31 @@ async def test_a_life_remembers_when_a_job_was_due_before_it_was_moved(
     assert (await operator.job(id)).life[0].text.startswith(f"by the application, due {first:{said}}; moved since")
 
 
+async def test_a_life_says_no_start_where_there_was_none_and_no_ack_of_a_dead_worker(
+    operator: Operator, app: OnCue, clock: TestClock
+) -> None:
+    note = app.tasks["note"]
+    late = [
+        (await app.schedule(note.call(), max_late=1, when_late=when)).id for when in ("skip", "fail")
+    ]  # fmt: skip
+    clock.advance(60)
+    await app.drain()
+    for id, end in zip(late, ("skipped", "failed"), strict=True):
+        assert [one.event for one in (await operator.job(id)).life] == ["scheduled", "hint", "claimed", end]
+    id = (await app.schedule(note.call())).id
+    clock.advance(1)
+    await operator.act("cancel", id)
+    assert [one.event for one in (await operator.job(id)).life] == ["scheduled", "hint", "asked", "cancelled"]
+    clock.advance(1)
+    await operator.act("retry", id)
+    await _claim(app, 1)
+    clock.advance(3600)
+    await app.store.rescue(clock.now(), None)
+    life = (await operator.job(id)).life
+    assert [one.event for one in life][3:] == ["cancelled", "asked", "claimed", "started", "rescued", "waits"]
+    assert "acked" not in life[-2].text
+
+
 async def test_what_can_not_be_audited_is_not_done(tmp_path: Path, clock: TestClock) -> None:
     app = declare(OnCue(f"sqlite:///{tmp_path}/jobs.db", clock=clock))
 

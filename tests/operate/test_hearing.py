@@ -99,6 +99,21 @@ async def test_who_hears_late_is_asked_once_for_each_request_and_the_audit_names
     assert lines == [("reconnect", "wake", 1)] * 2
 
 
+async def test_a_worker_that_is_gone_is_neither_asked_nor_said_to_hear_late(
+    operator: Operator, clock: TestClock, listening: Listening
+) -> None:
+    mute, report = await listening()
+    mute.healthy = WHY
+    await report()
+    clock.advance(1)
+    await report()
+    clock.advance(600)
+    assert not (await operator.reconnect()).done
+    (worker,) = await operator.flows.workers()
+    assert (worker.state, worker.wake, worker.wake_since) == ("silent", None, None)
+    assert (await _check(operator)).found == "no worker is alive"
+
+
 async def test_a_request_of_a_trouble_that_is_over_is_not_heeded_at_the_next(
     operator: Operator, clock: TestClock, listening: Listening
 ) -> None:

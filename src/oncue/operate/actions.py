@@ -59,10 +59,10 @@ class Actions:
     def __init__(self, app: OnCue, who: str) -> None:
         self._app, self._who = app, who
 
-    def line(self, action: str, target: str, count: int = 1, **detail: Any) -> AuditRow:
-        """Return a line of the audit about what this person does now."""
+    def line(self, action: str, target: str, count: int = 1, when: int | None = None, **detail: Any) -> AuditRow:
+        """Return a line of the audit about what this person does now, or did ``when`` (microseconds)."""
         text = msgspec.json.encode({name: value for name, value in detail.items() if value is not None}).decode()
-        return AuditRow(0, self._app.clock.now(), self._who, action, target, count, text)
+        return AuditRow(0, self._app.clock.now() if when is None else when, self._who, action, target, count, text)
 
     async def _do(self, steps: Callable[[], Steps[T]], line: Callable[[T], AuditRow | None], hint: int) -> T:
         """Run steps with their line of the audit in one transaction, then hint."""
@@ -83,7 +83,8 @@ class Actions:
         at = None if action != "reschedule" or due is None else iso(due)
         text = await self._do(
             lambda: self._step(action, id, due, now),
-            lambda said: self.line(action, f"job:{id}", at=at, answer=said),
+            # Asked before it was done, whatever the clock says by then.
+            lambda said: self.line(action, f"job:{id}", when=now, at=at, answer=said),
             now if due is None else due,
         )
         return Done(action != "cancel" or text != _SAID["too late"], text)
@@ -221,9 +222,11 @@ class Actions:
         """Have this process, and each worker that hears late of what others store, connect its wake channel anew."""
         now, own = self._app.clock.now(), self._app.wake.healthy is not None
         self._app.wake.reconnect()
-        names = await self._do(
-            lambda: operate.ask_to_reconnect(now),
-            lambda names: self.line("reconnect", "wake", len(names) + own, workers=names) if names or own else None,
+        deaf = [one for one in await self._app.jobs.workers() if one.state == "alive" and one.wake is not None]
+        names = sorted(one.name for one in deaf)
+        await self._do(
+            lambda: operate.ask_to_reconnect(now, [one.id for one in deaf]),
+            lambda _: self.line("reconnect", "wake", len(names) + own, workers=names) if names or own else None,
             now,
         )
         asked = ["this process"] * own + names

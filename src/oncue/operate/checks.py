@@ -6,10 +6,10 @@ Each takes an application whose store is open, changes nothing, and raises a Sto
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,7 @@ def _locked(path: Path) -> bool:
     """Whether no write transaction can begin, and none ends; this leaves none behind, and writes nothing."""
     before = _written(path)
     try:
-        with closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)) as conn:
+        with contextlib.closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)) as conn:
             conn.execute("BEGIN IMMEDIATE")
             conn.execute("ROLLBACK")
     except sqlite3.OperationalError as error:
@@ -331,10 +331,14 @@ async def sweeper(app: OnCue) -> Check:
 
 async def wake(app: OnCue) -> Check:
     """Tell whether hints of other processes arrive, as the open wake channel sees it."""
-    trouble = app.wake.healthy
-    if trouble is None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE):
+            # It may have begun to connect a moment ago, for whoever asks this.
+            while app.wake.healthy is not None:  # noqa: ASYNC110 - whoever else is told of it says so once only
+                await asyncio.sleep(0.02)
+    if (trouble := app.wake.healthy) is None:
         return Check("wake", "ok", "hints of other processes arrive at once")
-    remedy = "Jobs of other processes start late meanwhile, by a sweep at most. It tries again by itself."
+    remedy = "Jobs of other processes start late meanwhile. It tries again by itself, after up to a minute."
     return Check("wake", "warn", trouble, remedy)
 
 

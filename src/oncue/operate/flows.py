@@ -18,7 +18,7 @@ from oncue.store.sources import SourceStatus
 from oncue.store.steps import overview
 from oncue.store.steps.operate import PAUSE
 from oncue.store.steps.watch import paused
-from oncue.store.views import JobView
+from oncue.store.views import JobView, WorkerView
 from oncue.why import seconds
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Flows:
         return [
             Worker(
                 one.id, one.name, one.state, one.host, one.pid, one.version, one.running, one.queues, one.tasks,
-                iso(one.started_at), iso(one.seen_at), iso(one.lease_until), one.wake, maybe_iso(one.wake_since),
+                iso(one.started_at), iso(one.seen_at), iso(one.lease_until), *_wake(one),
             )
             for one in await self._app.jobs.workers()
         ]  # fmt: skip
@@ -112,6 +112,11 @@ class Flows:
             why = _behind(one.name, holder, now)
             found.append(Blocker(one.name, one.waiting, one.job, state, maybe_iso(since), why))
         return found
+
+
+def _wake(one: WorkerView) -> tuple[str | None, str | None]:
+    """Return why a worker hears late, and since when; one that is not alive hears nothing at all."""
+    return (one.wake, maybe_iso(one.wake_since)) if one.state == "alive" else (None, None)
 
 
 def _tasks(app: OnCue) -> Sequence[Any]:

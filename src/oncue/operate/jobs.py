@@ -149,7 +149,7 @@ class JobReader:
         for one in [*attempts, *_last(view, attempts)]:
             if one.claimed_at is not None:
                 add(one.claimed_at, "claimed", _claimed(one), None, one.worker)
-            if one.started_at < one.finished_at or one.outcome not in ("skipped", "cancelled"):
+            if _ran(one):
                 add(one.started_at, "started", _started(one, one.started_at), None, one.worker)
             add(one.finished_at, _FIRST_OF_KIND.get(one.outcome, one.outcome), _ended(one), one.traceback, one.worker)
         if view.state == "running" and view.started_at is not None:
@@ -158,7 +158,8 @@ class JobReader:
             add(began, "started", _started(view, began), None, view.worker)
         if view.state == "scheduled" and attempts:
             add(attempts[-1].finished_at, "waits", f"the next attempt may start {_when(view.eligible_at)}")
-        return [event for _, event in sorted(said, key=lambda pair: pair[0])]
+        # Clocks of two processes may differ by milliseconds: nothing happened to a job before there was one.
+        return [event for _, event in sorted(said, key=lambda pair: max(pair[0], view.created_at))]
 
     def _hint(self, created_at: int, due: int) -> str:
         """Return how workers heard of it."""
@@ -180,8 +181,13 @@ def _by(view: JobView) -> str:
     if kind == "cron":
         return f"by the schedule {name}"
     if kind == "source":
-        return f"by the source {name}, row {view.origin_ref}"
+        return f"by the source {name}, row {_row(view.origin_ref)}"
     return f"by {view.origin}" if view.origin else "by the application"
+
+
+def _row(ref: str | None) -> str:
+    """Return the key of a source's row, which its reference holds beside the due time."""
+    return "?" if ref is None else str(msgspec.json.decode(ref)[0])
 
 
 def _to(row: AuditRow) -> str:
@@ -198,6 +204,13 @@ def _when(us: int | None) -> str:
     return "once what it waits behind is gone" if us is None else f"{from_us(us):%Y-%m-%d %H:%M:%S.%f} UTC"
 
 
+def _ran(one: AttemptView) -> bool:
+    """Whether its handler was called: it was not where it began too late, or nobody wanted it any more."""
+    # Where a clock stands still, as in a test, the times don't tell.
+    unrun = one.outcome in ("skipped", "cancelled") or (one.reason or "").startswith("failed: ")
+    return one.started_at < one.finished_at or not unrun
+
+
 def _claimed(one: AttemptView | JobView) -> str:
     return f"attempt {one.attempt}, by worker {one.worker}"
 
@@ -210,7 +223,9 @@ def _started(one: AttemptView | JobView, at: int) -> str:
 
 def _ended(one: AttemptView) -> str:
     took = seconds(one.finished_at - one.started_at)
-    by = "" if one.worker is None else f", acked by worker {one.worker}"
+    # What a dead worker held is settled by another one, whose name nobody keeps.
+    acked = one.worker is not None and (one.outcome in ("completed", "snoozed") or one.traceback is not None)
+    by = f", acked by worker {one.worker}" if acked else ""
     text = f"{one.outcome} after {took}{by}"
     said = [part for part in (one.reason, one.error) if part]
     return f"{text}: {'; '.join(dict.fromkeys(said))}" if said else text

@@ -155,6 +155,9 @@ class PostgresWake:
             except asyncpg.TargetServerAttributeNotMatched:
                 why = f"{self._url.shown} takes no writes now, and a standby can't LISTEN."
                 self._unproved(why, warn=True)
+            except TimeoutError:
+                within = self._timing.prove_within
+                self._unproved(f"{self._url.shown} gave no LISTEN connection within {within:g} s. {_DIRECT}", warn=True)
             except Exception as error:
                 self._unproved(f"LISTEN on {self._url.shown} failed: {str(error) or type(error).__name__}.", warn=True)
             await self._pause.between(self._timing.first_pause, self._timing.longest_pause, worked=self._proved)

@@ -49,7 +49,7 @@ _TABLES = """SELECT string_agg(name, ', ' ORDER BY name), current_setting('searc
   SELECT CASE WHEN pg_table_is_visible(c.oid) THEN '' ELSE n.nspname || '.' END || c.relname AS name
   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND n.nspname NOT IN ('information_schema', $1)
-    AND n.nspname NOT LIKE 'pg\\_%') AS t"""
+    AND n.nspname NOT LIKE 'pg\\_%' AND c.relname NOT LIKE 'oncue\\_%') AS t"""
 
 
 class Described(msgspec.Struct):

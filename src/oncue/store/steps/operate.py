@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from oncue.store.chats import many, one
 from oncue.store.operating import AuditRow, MinuteRow, PauseRow, TokenRow
 from oncue.store.steps import Steps, as_json, ask, run
 
 _EVER = 1 << 62
 _PARKED = 5_000
-_names = msgspec.json.Decoder(list[str])
 PAUSE = "pause:"
 """What parked jobs of a paused task wait behind, with its name."""
 
@@ -127,7 +124,6 @@ def reconnect_asked(worker: int) -> Steps[int | None]:
     return asked
 
 
-def ask_to_reconnect(now: int) -> Steps[list[str]]:
-    """Ask each worker whose wake channel doesn't work to connect it anew; return their names."""
-    yield run("ask_to_reconnect", now=now)
-    return _names.decode((yield ask("asked_to_reconnect", now=now)))
+def ask_to_reconnect(now: int, workers: Sequence[int]) -> Steps[None]:
+    """Ask these workers to connect their wake channels anew."""
+    yield run("ask_to_reconnect", now=now, ids=as_json(workers))

@@ -108,7 +108,7 @@ def alerts(app: str) -> Steps[dict[str, AlertRow]]:
     return {row[0]: AlertRow(*row) for row in rows}
 
 
-def take_alert(app: str, name: str, found: str | None, now: int, again: int, tries: int) -> Steps[AlertRow | None]:
+def take_alert(app: str, name: str, found: str | None, now: int, again: int) -> Steps[AlertRow | None]:
     """Record how things are (``found`` None: well again), and return the alert where this process is to tell of it.
 
     One process has a minute for that, and longer after each try that failed; then it is another one's turn. What was
@@ -118,8 +118,9 @@ def take_alert(app: str, name: str, found: str | None, now: int, again: int, tri
         yield run("raise_alert", app=app, name=name, now=now, found=found)
     else:
         yield run("end_alert", app=app, name=name, now=now)
-    until = now + min(_LONGEST_BUSY, _BUSY << min(tries, 10))
     row = (yield from alerts(app)).get(name)
+    # Of this news: how often an earlier one was tried in vain says nothing about it.
+    until = now + min(_LONGEST_BUSY, _BUSY << min(0 if row is None else row.tries, 10))
     text = found or ("" if row is None else row.found)
     mine = yield run("take_alert", app=app, name=name, now=now, until=until, again=again, found=text)
     return (yield from alerts(app)).get(name) if mine else None

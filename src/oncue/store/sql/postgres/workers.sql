@@ -48,7 +48,4 @@ WHERE id = :worker::bigint;
 SELECT reconnect_at FROM oncue_worker WHERE id = :worker::bigint;
 
 -- name: ask_to_reconnect
-UPDATE oncue_worker SET reconnect_at = :now::bigint WHERE wake IS NOT NULL AND lease_until >= 0;
-
--- name: asked_to_reconnect
-SELECT coalesce(json_agg(name ORDER BY name), '[]')::text FROM oncue_worker WHERE reconnect_at = :now::bigint;
+UPDATE oncue_worker SET reconnect_at = :now::bigint WHERE id = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text(:ids::json)));

@@ -40,7 +40,4 @@ WHERE id = :worker;
 SELECT reconnect_at FROM oncue_worker WHERE id = :worker;
 
 -- name: ask_to_reconnect
-UPDATE oncue_worker SET reconnect_at = :now WHERE wake IS NOT NULL AND lease_until >= 0;
-
--- name: asked_to_reconnect
-SELECT json_group_array(name) FROM (SELECT name FROM oncue_worker WHERE reconnect_at = :now ORDER BY name);
+UPDATE oncue_worker SET reconnect_at = :now WHERE id IN (SELECT value FROM json_each(:ids));
