@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Mount
 
 from oncue import OnCue
+from oncue.errors import ConfigError
 from oncue.operate import Operator
 from oncue.operate.tokens import hash_of
 from oncue.store.steps import operate
 from oncue.testing import TestClock
 from oncue.web import Identity, dashboard_app, web_app
 from oncue.web.access import is_here
+from tests.web.conftest import serving
 
 
 def _request(
@@ -80,6 +86,29 @@ async def _status(client: httpx.AsyncClient, method: str = "GET", path: str = "/
         return (await client.request(method, path, **more)).status_code
 
 
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists() or os.getuid() != 0, reason="needs Linux, and root to be others")
+@pytest.mark.parametrize(("user", "status"), [(0, 200), (65_534, 401)])
+def test_a_proxy_of_another_user_on_this_machine_is_nobody(tmp_path: Path, user: int, status: int) -> None:
+    """It speaks HTTP/1.1, adds no header, and asks for localhost, as nginx does from 1.29.7 on."""
+    ask = (
+        "import os, socket, sys\n"
+        "os.setuid(int(sys.argv[2]))\n"
+        "link = socket.socket()\n"
+        "link.connect(('127.0.0.1', int(sys.argv[1])))\n"
+        "link.sendall(b'GET /api/me HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n')\n"
+        "print(link.recv(100).split()[1].decode())\n"
+    )
+    app = OnCue(f"sqlite:///{tmp_path}/jobs.db")
+    with serving(web_app(app, worker=False)) as client:
+        done = subprocess.run(
+            [sys.executable, "-c", ask, str(client.base_url.port), str(user)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert done.stdout.strip() == str(status)
+
+
 async def test_loopback_is_let_in_by_serve_and_not_by_what_is_mounted(
     app: OnCue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +133,9 @@ async def test_another_site_can_make_a_browser_do_nothing(app: OnCue) -> None:
     assert await pause(x_oncue="1", origin="http://127.0.0.1:8000", sec_fetch_site="same-origin") == 200
     assert await pause(x_oncue="1", origin="https://evil.example") == 403
     assert await pause(x_oncue="1", origin="null") == 403
+    assert await pause(x_oncue="1", origin="http://[") == 403
+    # Behind a proxy that asks by a name of its own.
+    assert await pause(x_oncue="1", origin="https://ops.example", sec_fetch_site="same-origin") == 200
     assert await pause(x_oncue="1", sec_fetch_site="cross-site") == 403
     assert await pause(x_oncue="1", sec_fetch_site="same-site") == 403
     async with app:
@@ -221,3 +253,21 @@ async def test_a_login_that_raises_is_a_problem_too(app: OnCue, path: str) -> No
         assert answer.status_code == (404 if path == "/api/nothing" else 500)
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["status"] == answer.status_code
+
+
+async def test_a_login_may_refuse_in_its_own_words(app: OnCue) -> None:
+    async def login(_: Request) -> Identity | None:
+        raise HTTPException(403, "Sign in at the front door.")
+
+    async with _client(dashboard_app(app, login=login)) as client:
+        for path in ("/api/me", "/api/events"):
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()["detail"]) == (403, "Sign in at the front door.")
+
+
+@pytest.mark.parametrize(("who", "roles"), [("", {"read"}), (None, {"read"}), ("ana", "read"), ("ana", {"root"})])
+def test_an_identity_has_a_name_and_roles_that_there_are(who: Any, roles: Any) -> None:
+    with pytest.raises(ConfigError):
+        Identity(who, roles)
+    with pytest.raises(ConfigError):
+        Identity.of(who, roles)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import cast
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
 from oncue.app import OnCue
+from oncue.errors import ConfigError
 from oncue.operate.tokens import PREFIX, ROLES, Tokens
+from oncue.web.peer import is_ours
 
 _HERE = ("localhost", "127.0.0.1", "[::1]")
 # Whoever sets one of these stands between, and "loopback" is then the proxy and not the person.
 _FORWARDED = ("forwarded", "via", "x-real-ip", "x-client-ip", "cf-connecting-ip", "true-client-ip")
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_NOT_HERE = " Without one is let in who asks at this very machine, directly, as the user that runs the server or root."
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,14 @@ class Identity:
     who: str
     roles: frozenset[str] = field(default_factory=frozenset)
     ambient: bool = True
+
+    def __post_init__(self) -> None:
+        # A host's login may be untyped, and a text would hold every role that stands in it.
+        who, roles = cast("object", self.who), cast("object", self.roles)
+        if not isinstance(who, str) or not who:
+            raise ConfigError(f"An identity has a name for the audit, not {who!r}.")
+        if not isinstance(roles, AbstractSet) or not roles <= frozenset(ROLES):
+            raise ConfigError(f"Roles are a set of some of {', '.join(ROLES)}, not {roles!r}.")
 
     @classmethod
     def of(cls, who: str, roles: Iterable[str] = ROLES) -> Identity:
@@ -91,7 +104,7 @@ class Access:
             raise Refusal(
                 401,
                 "Send a token: Authorization: Bearer TOKEN. `oncue tokens create NAME --role read` makes one."
-                + ("" if self._loopback else " At this machine itself, ONCUE_LOOPBACK=on lets in without one."),
+                + (_NOT_HERE if self._loopback else " At this machine itself, ONCUE_LOOPBACK=on lets in without one."),
             )
         if role and role not in identity.roles:
             has = ", ".join(sorted(identity.roles)) or "none"
@@ -107,14 +120,23 @@ def _refuse_foreign(request: Request) -> None:
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site not in (None, "same-origin", "none"):
         raise Refusal(403, "Another site asked for this. Open the page itself.")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+    # What a browser says of both sites is true behind a proxy that asks by another name, too.
+    if site != "same-origin" and origin is not None and _place(origin) != headers.get("host", "").lower():
         raise Refusal(403, "The page that asked for this is another one. Open the page itself.")
     if request.method not in _SAFE and headers.get("x-oncue") != "1":
         raise Refusal(403, "Send the header X-OnCue: 1 with what changes anything: no foreign page can.")
 
 
+def _place(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
+
+
 def is_here(request: Request) -> bool:
-    """Whether a person at this very machine asks, with nothing between: not through a proxy, nor by a foreign name."""
+    """Whether the user who runs this server, or root, asks at this very machine, with nothing between: not through a
+    proxy, nor by a foreign name."""
     client, server = request.scope.get("client"), request.scope.get("server")
     headers = request.headers
     if client is None or server is None or not (_is_loopback(client[0]) and _is_loopback(server[0])):
@@ -125,7 +147,8 @@ def is_here(request: Request) -> bool:
     if request.scope.get("http_version") == "1.0" or len(headers.getlist("host")) != 1:
         return False
     host = headers["host"].strip().lower()
-    return (host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host) in _HERE
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    return name in _HERE and is_ours(client, server)
 
 
 def _is_loopback(address: str) -> bool:

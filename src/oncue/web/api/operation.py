@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 import msgspec.inspect
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -20,7 +21,7 @@ from oncue.errors import OnCueError, StoreError
 from oncue.operate import Operator
 from oncue.web.access import Access, Refusal
 from oncue.web.answers import database_trouble_text
-from oncue.web.api.problems import NO_STORE, not_allowed, problem, refused, status_of
+from oncue.web.api.problems import NO_STORE, api_error, not_allowed, problem, refused, status_of
 
 log = logging.getLogger("oncue.web")
 T = TypeVar("T")
@@ -93,6 +94,9 @@ class Endpoint:
             return problem(error.status, str(error))
         except StoreError as error:
             return problem(503, database_trouble_text(error))
+        except HTTPException as error:
+            # A host's login says it in its own words.
+            return await api_error(request, error)
         except OnCueError as error:
             if (status := status_of(error, acts=operation.acts)) is not None:
                 return problem(status, str(error))
@@ -114,7 +118,8 @@ def _answered(request: Request, operation: Operation, found: Any) -> Response:
     headers = dict(NO_STORE)
     if operation.tagged:
         headers["ETag"] = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-        if headers["ETag"] in request.headers.get("if-none-match", ""):
+        known = request.headers.get("if-none-match", "")
+        if headers["ETag"] in known or known.strip() == "*":
             return Response(None, 304, headers)
     return Response(body, status, headers, "application/json")
 
