@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -56,6 +57,22 @@ async def test_a_new_job_and_the_counts_are_told(app: OnCue, operator: Operator,
     await app.cancel(id=handle.id)
     _, event = await _next(listening, "job")
     assert '"state":"cancelled"' in event.data
+    await listening.aclose()
+
+
+@pytest.mark.parametrize("action", ["run-now", "reschedule", "cancel"])
+async def test_what_is_done_to_a_job_that_nobody_watches_is_told_too(
+    app: OnCue, operator: Operator, watcher: Watcher, action: Literal["run-now", "reschedule", "cancel"]
+) -> None:
+    """It was stored before anybody listened, is far away, and may be over before the next look."""
+    id = (await app.schedule(app.tasks["note"].call(), delay=86_400)).id
+    listening = watcher.listen(None, operator.jobs)
+    await _next(listening, "overview")
+    await watcher.looking()
+    await operator.act(action, id, delay=172_800 if action == "reschedule" else None)
+    if action == "run-now":
+        await app.drain()
+    await _next(listening, "more")
     await listening.aclose()
 
 

@@ -18,6 +18,7 @@ from oncue.store.steps import operate, watch
 from oncue.store.steps.chats import channels_now
 from oncue.store.steps.overview import id_span, live_counts
 from oncue.store.views import Check
+from oncue.wake import UNPROVED
 from oncue.why import near, seconds
 
 if TYPE_CHECKING:
@@ -334,7 +335,7 @@ async def wake(app: OnCue) -> Check:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE):
             # It may have begun to connect a moment ago, for whoever asks this.
-            while app.wake.healthy is not None:  # noqa: ASYNC110 - whoever else is told of it says so once only
+            while UNPROVED in (app.wake.healthy or ""):  # noqa: ASYNC110 - who else is told of it says so once only
                 await asyncio.sleep(0.02)
     if (trouble := app.wake.healthy) is None:
         return Check("wake", "ok", "hints of other processes arrive at once")

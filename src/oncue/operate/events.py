@@ -157,10 +157,11 @@ class Watcher:
             while True:
                 try:
                     # On SQLite every commit is heard; elsewhere claims and outcomes are not.
-                    if first or self._heard.is_set() or not self._app.wake.hears_commits or quiet >= _AT_LEAST_EVERY:
+                    heard = self._heard.is_set()
+                    if first or heard or not self._app.wake.hears_commits or quiet >= _AT_LEAST_EVERY:
                         self._heard.clear()
                         quiet = 0
-                        await self._tick(reader, first=first)
+                        await self._tick(reader, first=first, heard=heard)
                         first = failing = False
                         self._looked.set()
                     quiet += 1
@@ -179,7 +180,7 @@ class Watcher:
         finally:
             unlisten()
 
-    async def _tick(self, reader: JobReader, *, first: bool) -> None:
+    async def _tick(self, reader: JobReader, *, first: bool, heard: bool) -> None:
         now = self._app.clock.now()
         seen = await self._app.store.look(lambda: self._changes(now, first))
         told = [reader.summary(view, None, now) for view in sorted(seen.views, key=lambda view: view.id)]
@@ -192,7 +193,8 @@ class Watcher:
         if not first:
             for summary in told:
                 self._publish("job", summary)
-            if seen.more:
+            # What was heard may be of a job that nobody watches here: one that is far, or that was over in a moment.
+            if seen.more or heard:
                 self._publish("more", {})
         self._latest = await self._look.overview()
         self._show(self._latest)

@@ -46,30 +46,34 @@ class Kept(Generic[T]):
         self._value: T | None = None
         self._until = self._took = 0.0
         self._asking: asyncio.Future[T] | None = None
+        self._forgotten = 0
 
     async def get(self) -> T:
         """Return the answer, a new one where the last one is too old."""
         if self._value is not None and time.monotonic() < self._until:
             return self._value
-        if self._value is not None and self._took < _LONG:
-            return await self._anew()
         asking = self._asking
         if asking is None or asking.done() or asking.get_loop() is not asyncio.get_running_loop():
             asking = self._asking = asyncio.ensure_future(self._anew())
             asking.add_done_callback(lambda done: done.cancelled() or done.exception())
-        # One of those who wait for the first answer may leave; the others still want it.
-        return await asyncio.shield(asking) if self._value is None else self._value
+        if self._value is not None and self._took >= _LONG:
+            return self._value
+        # One of those who wait may leave; the others still want it.
+        return await asyncio.shield(asking)
 
     async def _anew(self) -> T:
-        began = time.monotonic()
+        began, mine = time.monotonic(), self._forgotten
         self._value = value = await self._ask()
         self._took = time.monotonic() - began
-        self._until = time.monotonic() + max(self._least, _SHARE * self._took if self._took > self._free else 0.0)
+        good_for = max(self._least, _SHARE * self._took if self._took > self._free else 0.0)
+        if mine == self._forgotten:
+            self._until = time.monotonic() + good_for
         return value
 
     def forget(self) -> None:
-        """Ask anew next time: something was changed here."""
-        self._until = 0.0
+        """Ask anew next time: something was changed here, which what is being asked just now may not see."""
+        self._until, self._asking = 0.0, None
+        self._forgotten += 1
 
 
 class Look:
@@ -82,12 +86,13 @@ class Look:
         self._bins = Kept(self._ask_bins)
         self._groups = Kept(self._ask_groups, free=_LONG)
         self._health = Kept(self._ask_health, _HEALTH_SECONDS)
+        self._checks = Kept(self._ask_checks, free=_LONG)
         self._minutes: dict[int, list[MinuteRow]] = {}
         self._read_until = 0
 
     def forget(self) -> None:
         """Look anew: somebody acted."""
-        for kept in (self._live, self._bins, self._groups, self._health):
+        for kept in (self._live, self._bins, self._groups, self._health, self._checks):
             kept.forget()
 
     async def overview(self) -> Overview:
@@ -173,6 +178,9 @@ class Look:
 
     async def examine(self) -> list[Health]:
         """Return all that ``oncue doctor`` looks at from inside the application."""
+        return await self._checks.get()
+
+    async def _ask_checks(self) -> list[Health]:
         app, found = self._app, await self._ask_health()
         for name, look in _REST.items():
             try:

@@ -12,6 +12,8 @@ from oncue.redis_url import is_redis, parse_redis
 if TYPE_CHECKING:
     from oncue.wake.bullmq import Carrier
 
+UNPROVED = "is not proved yet"
+"""What ``healthy`` says of a channel that is being connected for the first time."""
 Send = Callable[[str], Awaitable[object]]
 """Sends a payload over the store's own connection to all who listen on the schema's channel."""
 

@@ -15,7 +15,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from oncue.channel import channel_of, is_probe, probe_text, read_hint
 from oncue.dsn import PostgresUrl, each_host, parse
-from oncue.wake import Send
+from oncue.wake import UNPROVED, Send
 from oncue.wake.hub import Heard, Hub
 from oncue.wake.pause import Pause
 
@@ -138,7 +138,7 @@ class PostgresWake:
 
     def _begin(self) -> None:
         if self._loop is not None and self._task is None:
-            self._unproved(f"The LISTEN connection to {self._url.shown} is not proved yet.")
+            self._unproved(f"The LISTEN connection to {self._url.shown} {UNPROVED}.")
             self._task = self._loop.create_task(self._keep_listening())
 
     async def _keep_listening(self) -> None:

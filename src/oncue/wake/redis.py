@@ -14,6 +14,7 @@ from oncue.errors import ConfigError
 from oncue.redis_link import Server, ask, client, driver, end, waiting_client
 from oncue.redis_trouble import meaning
 from oncue.redis_url import RedisUrl
+from oncue.wake import UNPROVED
 from oncue.wake.bullmq import Carrier, Stats
 from oncue.wake.hub import Heard, Hub
 from oncue.wake.pause import Pause
@@ -148,7 +149,7 @@ class RedisWake:
 
     def _begin(self) -> None:
         if self._loop is not None and self._task is None:
-            self._problem = f"The connection to Redis at {self._url.shown} is not proved yet."
+            self._problem = f"The connection to Redis at {self._url.shown} {UNPROVED}."
             self._task = self._loop.create_task(self._keep_connected())
 
     async def _keep_connected(self) -> None:
