@@ -92,8 +92,10 @@ class TextFormatter(logging.Formatter):
         super().__init__(_TEXT)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line without its traceback."""
+        """Return the line without its traceback. OnCue's own quote errors: what could forge a line is escaped."""
         line, found = super().formatMessage(record), facts_of(record)
+        if record.name.partition(".")[0] == "oncue":
+            line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
         if "job" not in found:
             return line
         key = "" if found["key"] is None else f" key={found['key']}"

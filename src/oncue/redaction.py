@@ -46,11 +46,27 @@ class Redaction:
         """Return a text, such as an error, without the hidden values of these JSON values."""
         if text is None or not self._fields:
             return text
-        for source in sources:
-            forms = {form for secret in self._secrets(source) for form in _forms(secret)}
-            for secret in sorted(forms, key=len, reverse=True):
-                text = text.replace(secret, HIDDEN)
+        forms = {form for source in sources for secret in self._secrets(source) for form in _forms(secret)}
+        # The longest first, of all of them: a short one may be a part of a long one.
+        for secret in sorted(forms, key=len, reverse=True):
+            text = _without(text, secret)
         return text
+
+    def quoted(self, value: Any, *sources: Any) -> Any:
+        """Return a JSON value, such as a result, with the fields' values replaced, and in its texts what is hidden in
+        these JSON values."""
+        if not self._fields:
+            return value
+        top = [self.value(value)]
+        todo: list[Any] = [top]
+        while todo:
+            made = todo.pop()
+            for place, inner in list(made.items() if isinstance(made, dict) else enumerate(made)):
+                if isinstance(inner, str):
+                    made[place] = self.text(inner, *sources)
+                elif isinstance(inner, dict | list):
+                    todo.append(inner)
+        return top[0]
 
     def of_job(self, text: str, job: Claimed) -> str:
         """Return a text about an attempt without the hidden values of its job."""
@@ -65,15 +81,32 @@ class Redaction:
             one, hidden = todo.pop()
             if isinstance(one, dict):
                 todo += [(inner, hidden or name in self._fields) for name, inner in one.items()]
+                todo += [(name, True) for name in one if hidden]
             elif isinstance(one, list):
                 todo += [(inner, hidden) for inner in one]
             elif hidden and one is not None and len(str(one)) >= _SHORTEST:
                 yield str(one)
 
 
+def _without(text: str, secret: str) -> str:
+    """Return a text without a secret, also where the text was cut in the middle of it, at its end or its beginning."""
+    text = text.replace(secret, HIDDEN)
+    head, tail = secret[: _SHORTEST + 1], secret[-_SHORTEST - 1 :]
+    at = text.find(head)
+    while at >= 0 and not secret.startswith(text[at:]):
+        at = text.find(head, at + 1)
+    text = text if at < 0 else text[:at] + HIDDEN
+    at = text.rfind(tail)
+    while at >= 0 and not secret.endswith(text[: at + len(tail)]):
+        at = text.rfind(tail, 0, at + len(tail) - 1)
+    return text if at < 0 else HIDDEN + text[at + len(tail) :]
+
+
 def _forms(text: str) -> Iterator[str]:
-    """Yield a text as errors quote it: plain, as Python and JSON write it, and in a URL."""
+    """Yield a text as errors quote it: plain, line by line, as Python and JSON write it, and in a URL."""
     yield text
+    # A traceback of a group of exceptions indents each.
+    yield from (line for line in text.splitlines() if len(line.strip()) >= _SHORTEST)
     for written in (repr(text), ascii(text), json.dumps(text), json.dumps(text, ensure_ascii=False)):
         yield written[1:-1]
     yield from (quote(text), quote(text, safe=""), quote_plus(text))

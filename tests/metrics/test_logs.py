@@ -197,3 +197,19 @@ async def test_a_worker_logs_in_the_format_that_it_is_told(tmp_path: Path, forma
         assert format == "text" or all(json.loads(line)["level"] for line in rest)
     finally:
         worker.close()
+
+
+async def test_an_error_forges_no_line_and_tells_nothing_hidden(app: OnCue, caplog: pytest.LogCaptureFixture) -> None:
+    app.redact("phone")
+
+    @app.task(name="send", retry=Retry(2))
+    async def send(phone: str) -> None:
+        raise ValueError(f"nobody at {phone}\n2026-12-01 ERROR all is lost \x1b[2J\u202e")
+
+    async with app:
+        await app.schedule(send.call("+49 170 1"), key="k")
+        await app.drain()
+    (line,) = [TextFormatter().format(record) for record in caplog.records if "nobody" in record.getMessage()]
+    assert line.isprintable()
+    assert "nobody at •••\\n2026-12-01" in line
+    assert line.endswith("key=k]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote, quote_plus, urlencode
 
 import msgspec
@@ -13,6 +14,8 @@ from oncue import OnCue, Retry
 from oncue.operate import Filter, Operator
 from oncue.operate.schedule import Wish
 from oncue.redaction import HIDDEN, Redaction
+from oncue.web.api.acts import ACTS
+from oncue.web.api.openapi import document
 
 SECRET = 'it\'s "M\u00fcller" +49 170\\0\n'
 
@@ -28,6 +31,60 @@ def test_an_error_does_not_tell_it_however_it_is_written(written: Callable[[str]
     assert "170" not in shown
     assert shown.startswith("ValueError: ")
     assert shown.endswith(" is wrong")
+
+
+def test_what_is_quoted_in_part_by_lines_or_beside_a_shorter_one_is_hidden_whole() -> None:
+    hides, phone = Redaction(["phone", "note"]), "+49 170 9876543"
+    args = {"phone": phone, "note": {"pin 4711": "first line\nsecond line"}}
+    # Errors are cut at their end, tracebacks at their beginning.
+    assert hides.text(f"nobody at {phone[:9]}", args) == "nobody at •••"
+    assert hides.text(f"{phone[6:]} is nobody", args) == "••• is nobody"
+    assert hides.text("  | first line\n  | second line", args) == "  | •••\n  | •••"
+    assert hides.text("it was pin 4711", args) == "it was •••"
+    assert hides.text(f"{phone}", {"phone": "170"}, args) == "•••"
+    assert hides.quoted({"sent": [f"to {phone}"], "phone": 1}, args) == {"sent": ["to •••"], "phone": "•••"}
+    assert hides.text("nobody is there", args) == "nobody is there"
+
+
+async def test_a_result_that_quotes_it_is_shown_without_it(app: OnCue) -> None:
+    @app.task(name="dial")
+    async def dial(phone: str) -> dict[str, str]:
+        return {"sent": f"to {phone}"}
+
+    app.redact("phone")
+    id = (await app.schedule(dial.call("+49 170 1"))).id
+    await app.drain()
+    assert (await Operator(app, "cli:ana").job(id)).job.result == {"sent": "to •••"}
+
+
+async def test_the_database_is_not_asked_for_a_text_where_something_is_hidden(app: OnCue, operator: Operator) -> None:
+    """How far it looks, and how long that takes, would tell what is hidden."""
+    id = (await app.schedule(app.tasks["note"].call("hello", phone="+49 170 1"))).id
+    asked: list[object] = []
+    look = app.store.look
+
+    async def watched(steps: Callable[[], Any]) -> Any:
+        asked.append(getattr(steps, "args", ()))
+        return await look(steps)
+
+    for hidden in (False, True):
+        if hidden:
+            app.redact("phone")
+        asked.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(app.store, "look", watched)
+            page = await Operator(app, "cli:ana").page(Filter(text="hello"))
+        assert [job.id for job in page.items] == [id]
+        assert ("hello" in repr(asked)) is not hidden
+
+
+def test_the_description_of_the_api_has_no_default_of_what_is_hidden(app: OnCue) -> None:
+    @app.task(name="call")
+    async def call(phone: str = "+49 170 1", times: int = 3) -> None: ...
+
+    described = document(ACTS, "/api", {"call": app.tasks["call"]}, {"phone"})["components"]["schemas"]["Wish"]
+    properties = described["oneOf"][0]["properties"]["args"]["properties"]
+    assert ("default" in properties["phone"], properties["times"]["default"]) == (False, 3)
 
 
 async def test_the_audit_shows_no_digest_of_what_was_sent(app: OnCue, operator: Operator) -> None:

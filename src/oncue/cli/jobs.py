@@ -92,7 +92,8 @@ def _known(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without(hidden: Redaction, view: JobView) -> JobView:
-    shown = {name: hidden.value(getattr(view, name)) for name in ("args", "metadata", "progress", "result")}
+    shown = {name: hidden.value(getattr(view, name)) for name in ("args", "metadata")}
+    shown |= {name: hidden.quoted(getattr(view, name), view.args, view.metadata) for name in ("progress", "result")}
     texts = {name: hidden.text(getattr(view, name), view.args, view.metadata) for name in ("error", "traceback")}
     reason = hidden.text(view.reason, view.args, view.metadata)
     return msgspec.structs.replace(view, **shown, **texts, reason=reason)

@@ -67,8 +67,8 @@ class Finder:
     Columns without an index are searched from the newest job on, in windows of ids, until enough are found or the
     budget is spent: so each call is quick however many jobs there are, and the next one goes on where it stopped.
 
-    ``shows``: for a search in what is partly hidden. Neither what is found nor where the search stops then depends on
-    what is hidden, so that nobody can guess that bit by bit.
+    ``shows``: for a search in what is partly hidden. The database is then not asked for the text, so that neither what
+    is found, nor where the search stops, nor how long it takes tells what is hidden, bit by bit.
     """
 
     def __init__(self, store: Store, filter: Filter, now: int, shows: Shows | None = None) -> None:
@@ -121,7 +121,7 @@ class Finder:
 
     async def _prepare(self) -> Search | None:
         if self._search is None:
-            search = _search_of(self._filter, self._now)
+            search = _search_of(self._filter, self._now, in_text=self._shows is None)
             if search is not None and (ids := await self._few()) is not None:
                 search, self._narrow = _among(search, ids), True
             self._search = search
@@ -147,8 +147,11 @@ def _among(search: Search, ids: list[int]) -> Search:
     return Search(waiting, finished, {**search.values, "one_of": as_json(ids)})
 
 
-def _search_of(filter: Filter, now: int) -> Search | None:
-    """Return a filter's conditions; None where nothing can match. Raises InvalidTime, or InvalidJob."""
+def _search_of(filter: Filter, now: int, *, in_text: bool) -> Search | None:
+    """Return a filter's conditions, that on the text with ``in_text`` only; None where nothing can match.
+
+    Raises InvalidTime, or InvalidJob.
+    """
     values: dict[str, Any] = {}
     both: list[str] = []
     for name in ("task", "queue", "key", "group"):
@@ -166,9 +169,9 @@ def _search_of(filter: Filter, now: int) -> Search | None:
     if len(finished or ()) > len(both):
         waiting = None
     waiting, finished = _by_state(filter, now, waiting, finished, values)
-    if filter.text is not None:
-        if "\0" in filter.text:
-            raise InvalidJob("text can't hold a NUL character.")
+    if filter.text is not None and "\0" in filter.text:
+        raise InvalidJob("text can't hold a NUL character.")
+    if filter.text is not None and in_text:
         values["text"] = _like(filter.text)
         # Quotes, backslashes and line ends are escaped in JSON.
         values["json"] = _like(msgspec.json.encode(filter.text).decode()[1:-1])

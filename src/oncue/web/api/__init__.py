@@ -44,7 +44,7 @@ def _me(access: Access) -> Operation:
 async def _describe(operator: Operator, asked: Asked) -> dict[str, Any]:
     # Under whatever prefix it is mounted.
     base = asked.request.url.path.removesuffix("/openapi.json")
-    return document(OPERATIONS, base, offered(operator.app))
+    return document(OPERATIONS, base, offered(operator.app), operator.app.redacted)
 
 
 _DESCRIPTION = Operation(

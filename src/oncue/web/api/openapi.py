@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from types import UnionType
 from typing import Any, get_args
@@ -68,9 +68,11 @@ _STREAM = {
 }
 
 
-def document(operations: Sequence[Operation], base: str, tasks: Mapping[str, Task[Any, Any]]) -> dict[str, Any]:
+def document(
+    operations: Sequence[Operation], base: str, tasks: Mapping[str, Task[Any, Any]], hidden: Collection[str] = ()
+) -> dict[str, Any]:
     """Return the description of these operations, and of the stream of events, which are below ``base``; with the
-    arguments of the tasks that can be asked for."""
+    arguments of the tasks that can be asked for, without the defaults of those that are ``hidden``."""
     kinds = [kind for one in operations for kind in _kinds(one.answer)] + [Problem, Filter]
     kinds += [one.body for one in operations if one.body is not None]
     queries = [one.query for one in operations if one.query is not None]
@@ -78,7 +80,7 @@ def document(operations: Sequence[Operation], base: str, tasks: Mapping[str, Tas
     by_kind = dict(zip(map(repr, [*kinds, *queries]), schemas, strict=True))
     components["Move"] = _MOVE
     if tasks:
-        components["Wish"]["oneOf"] = [_of_task(name, task) for name, task in sorted(tasks.items())]
+        components["Wish"]["oneOf"] = [_of_task(name, task, hidden) for name, task in sorted(tasks.items())]
     components["Many"]["properties"]["filter"] = {"$ref": "#/components/schemas/Filter", "minProperties": 1}
     paths: dict[str, dict[str, Any]] = {}
     for one in operations:
@@ -103,7 +105,7 @@ def document(operations: Sequence[Operation], base: str, tasks: Mapping[str, Tas
     }
 
 
-def _of_task(name: str, task: Task[Any, Any]) -> dict[str, Any]:
+def _of_task(name: str, task: Task[Any, Any], hidden: Collection[str]) -> dict[str, Any]:
     """Return what is asked of a wish for this task: its arguments, as far as their types can be told."""
     args: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
     if task.arguments is not None:
@@ -113,6 +115,8 @@ def _of_task(name: str, task: Task[Any, Any]) -> dict[str, Any]:
             parts = {}
         # With types of their own inside they would refer to places that this document doesn't have.
         args = next(iter(parts.values())) if len(parts) == 1 else {"type": "object"}
+    for name_of in args.get("properties", {}).keys() & set(hidden):
+        args["properties"][name_of].pop("default", None)
     required = ["task", "args"] if args.get("required") else ["task"]
     return {"title": name, "properties": {"task": {"const": name}, "args": args}, "required": required}
 
