@@ -6,7 +6,10 @@ import asyncio
 import json
 import os
 import pty
+import re
+import sqlite3
 import subprocess
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -168,6 +171,20 @@ def test_a_terminal_gets_a_table_without_what_is_empty(filled: Stage) -> None:
     assert "group" not in shown
     assert "\x1b[31mred" not in on_a_terminal(filled, "jobs", "list")
     assert "(no such jobs)" in on_a_terminal(filled, "jobs", "list", "--task", "none")
+
+
+def test_a_worker_that_hears_late_leaves_room_for_the_other_columns(filled: Stage) -> None:
+    with closing(sqlite3.connect(filled.database)) as conn, conn:
+        conn.execute(
+            "INSERT INTO oncue_worker (id, name, host, pid, started_at, seen_at, lease_until, wake, wake_since) "
+            "SELECT 9, 'deaf-1', 'elsewhere', 1, now, now, now + 60000000, 'LISTEN failed: ' || hex(zeroblob(100)), "
+            "now - 5000000 FROM (SELECT unixepoch() * 1000000 AS now)"
+        )
+    shown = on_a_terminal(filled, "workers").splitlines()
+    assert re.search(r"9 +deaf-1 .*alive", "\n".join(shown))
+    assert any(re.match(r"deaf-1 hears late, since \S+ s ago: LISTEN failed: 000", line) for line in shown)
+    (row,) = filled.lines("workers")
+    assert row[-1].startswith("LISTEN failed: 000")
 
 
 def test_the_module_and_the_command_answer_alike(filled: Stage) -> None:

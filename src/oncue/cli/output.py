@@ -18,7 +18,7 @@ from oncue.why import seconds
 Record = Mapping[str, Any]
 _TIMES = ("scheduled_at", "first_due", "eligible_at", "claimed_at", "started_at", "finished_at", "created_at")
 _MOMENTS = (*_TIMES, "at", "next", "last", "since", "swept_at", "paused_at", "seen_at", "lease_until", "expires_at",
-            "revoked_at", "changed_at", "ended_at")  # fmt: skip
+            "revoked_at", "changed_at", "ended_at", "wake_since", "drift_since")  # fmt: skip
 _MAY_WRAP = {"args", "task", "runs", "note", "blocked_by", "name", "why", "found", "text", "detail", "target", "error"}
 _COLOURS = {
     "running": "cyan",

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from oncue.cli.common import Commands, as_json, database, operating, run
-from oncue.cli.output import Moment, moment, on_terminal, record_of, show, tell
+from oncue.cli.output import Moment, clean, moment, on_terminal, record_of, show, tell
 from oncue.operate import Operator
 from oncue.operate.views import Done, Worker
 from oncue.store.views import JobView, WorkerView
@@ -129,11 +129,18 @@ def workers(database: str | None, as_json: bool) -> None:
         for record in records:
             record["runs"] = ", ".join(_running(job) for job in record["jobs"])
             record["queues"] = _with_weights(record["queues"], record["weights"])
-    columns = (
+    columns: tuple[str, ...] = (
         "id", "name", "state", "queues", "running", "started_at", "seen_at", "lease_until", "host", "pid", "version",
-        "runs", "wake",
+        "runs",
     )  # fmt: skip
+    columns = columns if on_terminal() else (*columns, "wake")
     show(records, columns, as_json, empty="no workers are registered: start one with `oncue worker module:app`")
+    if on_terminal() and not as_json:
+        # In a column of its own it would leave no room for the others.
+        for record in records:
+            if record["wake"] is not None:
+                since = record["wake_since"]
+                click.echo(clean(f"{record['name']} hears late, since {since.near}: {record['wake']}"))
 
 
 @click.command(short_help="Have workers hear again of what other processes store.")
