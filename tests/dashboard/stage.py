@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from oncue import OnCue, Retry
 from oncue.testing import TestClock
 from oncue.web import dashboard_app
+from tests.browser import DESK, PHONE, violations
 
 PREFIX = "/tools/oncue"
 
@@ -133,3 +134,23 @@ async def confirm(page: Page, label: str) -> None:
     await page.locator("#note").evaluate("note => note.replaceChildren()")  # what an earlier one said
     await page.locator("dialog").get_by_role("button", name=label).click()
     await page.locator("#note p").wait_for()
+
+
+HANGS = """() => document.documentElement.scrollWidth > innerWidth
+    || [...document.querySelectorAll("dialog[open], #note p")].some(one => {
+        const {left, right} = one.getBoundingClientRect()
+        return left < 0 || right > innerWidth || one.scrollWidth > one.clientWidth
+    })"""
+
+
+async def faults(page: Page, *, edges: bool = True) -> list[str]:
+    """Return what keeps anybody out of what is shown, in light and in dark, and on a phone; what hangs over, too."""
+    found = []
+    for scheme, size in (("light", DESK), ("dark", DESK), ("dark", PHONE), ("light", PHONE)):
+        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        await page.set_viewport_size(size)
+        found += [f"{scheme}, {size['width']} wide: {fault}" for fault in await violations(page)]
+        if edges and await page.evaluate(HANGS):
+            found.append(f"{scheme}, {size['width']} wide: it hangs over the edge")
+    await page.set_viewport_size(DESK)
+    return found

@@ -21,7 +21,7 @@ from oncue.worker import WorkerOptions
 from tests import pg, pgfaults
 from tests.browser import tab
 from tests.conversation.engine_stage import talk
-from tests.dashboard.stage import confirm, dashboard, follow, shop, view
+from tests.dashboard.stage import confirm, dashboard, faults, follow, shop, view
 from tests.databases import database
 from tests.wake.pgkit import HASTY
 
@@ -203,6 +203,9 @@ async def test_a_worker_whose_listen_is_silent_is_found_and_hears_again_by_a_cli
         await follow(page.get_by_role("link", name="wake of workers").first)
         await expect(page.locator("tr", has_text="deaf-1")).to_contain_text("hears late")
         await follow(page.get_by_role("link", name="Overview"))
+        await page.get_by_role("button", name="Reconnect").wait_for()
+        # A check that names something long hangs over the edge.
+        assert await faults(page, edges=False) == []
         pg_proxy.heal()
         await act(page, "Reconnect")
         await expect(page.locator("#note")).to_contain_text("deaf-1")

@@ -23,7 +23,7 @@ from oncue import Scheduled
 from oncue.operate import Operator
 from oncue.web import dashboard_app
 from tests.browser import tab
-from tests.dashboard.stage import PREFIX, Shop, confirm, dashboard, follow, serving, shop, view
+from tests.dashboard.stage import PREFIX, Shop, confirm, dashboard, faults, follow, serving, shop, view
 from tests.pgprocess import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -208,6 +208,7 @@ async def test_a_token_is_asked_for_once_and_kept_for_the_tab_alone(chromium: Br
         secret = await Operator(made.app, "test").tokens.create("ana", ["read"])
         await page.goto(url)
         await expect(page.get_by_role("dialog")).to_contain_text("This server lets in whoever has a token.")
+        assert await faults(page) == []
         await page.get_by_label("Token, kept").fill("a wrong one")
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("dialog")).to_contain_text("unknown, has expired or was revoked")
