@@ -14,6 +14,7 @@ from oncue.clock import from_us
 from oncue.errors import InvalidJob, StoreError, UnknownJob, UnknownSchedule
 from oncue.job import Ack
 from oncue.operate import Filter, Operator, actions
+from oncue.operate.schedule import Wish
 from oncue.store import Claim, WorkerRow
 from oncue.testing import TestClock
 from tests.databases import Backend
@@ -211,6 +212,16 @@ async def test_a_life_says_no_start_where_there_was_none_and_no_ack_of_a_dead_wo
     life = (await operator.job(id)).life
     assert [one.event for one in life][3:] == ["cancelled", "asked", "claimed", "started", "rescued", "waits"]
     assert "acked" not in life[-2].text
+
+
+async def test_who_asked_for_a_job_by_http_stands_in_its_life_also_once_it_was_put_back(
+    operator: Operator, app: OnCue
+) -> None:
+    made, _ = await operator.schedule(Wish(task="fail", args={"text": "x"}))
+    await app.drain()
+    await operator.act("retry", made.id)
+    life = await operator.job(made.id)
+    assert (life.job.origin, life.life[0].text.partition(",")[0]) == ("api:cli:ana", "by api:cli:ana")
 
 
 async def test_what_can_not_be_audited_is_not_done(tmp_path: Path, clock: TestClock) -> None:
