@@ -9,10 +9,15 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+import msgspec
 
 from oncue import OnCue, Retry
+from oncue.conversation import Chat, Keyword
+from oncue.conversation.intake import Intake
 from oncue.operate import Operator
 from oncue.operate.tokens import ROLES
+from oncue.transport import Address, Batch, Inbound
+from tests.conversation.engine_stage import Wire
 from tests.web.conftest import serving
 
 ACTS = {"X-OnCue": "1"}
@@ -38,6 +43,33 @@ def declared(url: str) -> OnCue:
 
     app.redact("phone")
     return app
+
+
+def talking(url: str) -> OnCue:
+    """The same application with a channel and a conversation on it."""
+    app = declared(url)
+    channel = app.channel(Wire(), quiet=None)
+
+    @app.conversation("trial", channel=channel, start=Keyword("start"))
+    async def trial(chat: Chat) -> None:
+        await chat.say("welcome", "Welcome")
+        await chat.ask("english", "How is your English?")
+
+    return app
+
+
+async def begin(app: OnCue, people: int) -> None:
+    """Let so many people begin a conversation: some go on, some are paused, and of some a human takes care."""
+    (channel,) = app.channels.values()
+    now = app.clock.now()
+    said = [Inbound(f"in{n}", Address(f"1650555{n:04}"), kind="text", sent_at=now, text="start") for n in range(people)]
+    taken = await Intake(app, channel).take({}, msgspec.json.encode(Batch(said)))
+    assert taken.status == 200
+    await app.drain()
+    operator = Operator(app, "cli:test")
+    for number in range(1, people + 1):
+        if number % 3:
+            await operator.steer_talk("pause" if number % 3 == 1 else "takeover", number)
 
 
 def done(work: Any) -> Any:
