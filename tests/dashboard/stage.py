@@ -143,14 +143,14 @@ HANGS = """() => document.documentElement.scrollWidth > innerWidth
     })"""
 
 
-async def faults(page: Page, *, edges: bool = True) -> list[str]:
+async def faults(page: Page) -> list[str]:
     """Return what keeps anybody out of what is shown, in light and in dark, and on a phone; what hangs over, too."""
     found = []
     for scheme, size in (("light", DESK), ("dark", DESK), ("dark", PHONE), ("light", PHONE)):
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         await page.set_viewport_size(size)
         found += [f"{scheme}, {size['width']} wide: {fault}" for fault in await violations(page)]
-        if edges and await page.evaluate(HANGS):
+        if await page.evaluate(HANGS):
             found.append(f"{scheme}, {size['width']} wide: it hangs over the edge")
     await page.set_viewport_size(DESK)
     return found

@@ -204,8 +204,7 @@ async def test_a_worker_whose_listen_is_silent_is_found_and_hears_again_by_a_cli
         await expect(page.locator("tr", has_text="deaf-1")).to_contain_text("hears late")
         await follow(page.get_by_role("link", name="Overview"))
         await page.get_by_role("button", name="Reconnect").wait_for()
-        # A check that names something long hangs over the edge.
-        assert await faults(page, edges=False) == []
+        assert await faults(page) == []
         pg_proxy.heal()
         await act(page, "Reconnect")
         await expect(page.locator("#note")).to_contain_text("deaf-1")

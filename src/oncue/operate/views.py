@@ -312,7 +312,7 @@ class TalkSummary(msgspec.Struct, frozen=True):
     """A conversation with a person."""
 
     id: int
-    state: str
+    state: Literal["active", "paused", "parked", "done", "stopped"]
     conversation: str
     channel: str
     person: int
