@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from oncue.store.sql import queries, text
+from oncue.store.sql import queries
 from oncue.store.sqlite.schema import MIGRATIONS
 
 ASKED = (
@@ -23,7 +23,7 @@ def test_what_is_asked_for_each_message_reads_no_table_of_sqlite(tmp_path: Path,
     query = queries("sqlite")[name]
     with closing(sqlite3.connect(tmp_path / "jobs.db")) as conn:
         for migration in MIGRATIONS:
-            conn.executescript(text("sqlite", migration))
+            conn.executescript(migration)
         values = dict.fromkeys(re.findall(r":(\w+)", query), "1")
         plan = [str(row[3]) for row in conn.execute(f"EXPLAIN QUERY PLAN {query}", values)]
     # Tables have aliases of one letter; "SCAN CONSTANT ROW", and what a subquery made, cost nothing.
