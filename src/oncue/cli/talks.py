@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from oncue.app import OnCue
     from oncue.conversation.care import People
     from oncue.conversation.operate import Conversations
+    from oncue.operate.talks import TalkAction
     from oncue.store.chats import PersonRow
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ channel = click.option("--channel", help="The channel, where a name is known on 
 def pause(app: str, chat: int, reason: str, as_json: bool) -> None:
     """Send nothing more and go on with nothing until resumed; what the person writes is kept."""
     _steer(app, lambda them: them.pause(chat, reason))
-    _tell(f"Conversation {chat} is paused: nothing is sent.", f"{chat}\tpaused", as_json)
+    _tell("pause", f"{chat}\tpaused", as_json, chat=chat)
 
 
 @click.command()
@@ -43,7 +44,7 @@ def pause(app: str, chat: int, reason: str, as_json: bool) -> None:
 def resume(app: str, chat: int, as_json: bool) -> None:
     """Go on where a conversation was paused or parked: what failed is tried anew."""
     _steer(app, lambda them: them.resume(chat))
-    _tell(f"Conversation {chat} goes on.", f"{chat}\tresumed", as_json)
+    _tell("resume", f"{chat}\tresumed", as_json, chat=chat)
 
 
 @click.command()
@@ -53,8 +54,7 @@ def resume(app: str, chat: int, as_json: bool) -> None:
 def restart(app: str, chat: int, as_json: bool) -> None:
     """End a conversation and begin it anew with the same person; prints the new one's number."""
     new = _steer(app, lambda them: them.restart(chat))
-    said = f"Conversation {chat} has ended; {new} begins anew with the same person."
-    _tell(said, f"{chat}\trestarted as {new}", as_json)
+    _tell("restart", f"{chat}\trestarted as {new}", as_json, chat=chat, new=new)
 
 
 @click.command()
@@ -65,7 +65,7 @@ def restart(app: str, chat: int, as_json: bool) -> None:
 def stop(app: str, chat: int, reason: str, as_json: bool) -> None:
     """End a conversation for good."""
     _steer(app, lambda them: them.stop(chat, reason))
-    _tell(f"Conversation {chat} has ended.", f"{chat}\tstopped", as_json)
+    _tell("stop", f"{chat}\tstopped", as_json, chat=chat)
 
 
 @click.command()
@@ -77,8 +77,8 @@ def takeover(app: str, person: str, channel: str | None, as_json: bool) -> None:
     """Have a human look after a person: the conversation waits, and nothing is sent by itself."""
     found = _find_in(app, person, channel)
     _steer(app, lambda them: them.takeover(found.id))
-    said = f"A human looks after person {found.id}; nothing is sent but notes, until they are released."
-    _tell(said, f"p{found.id}\ttaken over; `oncue conversations release` gives them back", as_json)
+    text = f"p{found.id}\ttaken over; `oncue conversations release` gives them back"
+    _tell("takeover", text, as_json, person=found.id)
 
 
 @click.command()
@@ -90,8 +90,7 @@ def release(app: str, person: str, channel: str | None, as_json: bool) -> None:
     """Give a person back to the bot: the conversation goes on where it was."""
     found = _find_in(app, person, channel)
     _steer(app, lambda them: them.release(found.id))
-    said = f"Person {found.id} is given back: a conversation that waited for that goes on."
-    _tell(said, f"p{found.id}\treleased", as_json)
+    _tell("release", f"p{found.id}\treleased", as_json, person=found.id)
 
 
 @click.command()
@@ -105,12 +104,15 @@ def say(app: str, person: str, text: str, channel: str | None, as_json: bool) ->
     found = _find_in(app, person, channel)
     _steer(app, lambda them: them.note(found.id, text))
     later = f"`oncue conversations timeline p{found.id}` tells what becomes of it"
-    _tell(f"It goes out to person {found.id}; {later}.", f"p{found.id}\tit goes out; {later}", as_json)
+    said = {"done": True, "text": f"It goes out to person {found.id}; {later}."}
+    tell(said, f"p{found.id}\tit goes out; {later}", as_json)
 
 
-def _tell(said: str, text: str, as_json: bool) -> None:
+def _tell(action: TalkAction, text: str, as_json: bool, **about: int) -> None:
     """Print the text, or what the HTTP API answers to the same."""
-    tell({"done": True, "text": said}, text, as_json)
+    from oncue.operate.talks import SAID
+
+    tell({"done": True, "text": SAID[action].format(**about)}, text, as_json)
 
 
 STEERING = (pause, resume, restart, stop, takeover, release, say)

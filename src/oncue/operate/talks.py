@@ -28,6 +28,17 @@ _LANE = 100
 _NAMES = {"question": "question", "say": "message"}
 
 
+SAID: dict[TalkAction, str] = {
+    "pause": "Conversation {chat} is paused: nothing is sent.",
+    "resume": "Conversation {chat} goes on.",
+    "restart": "Conversation {chat} has ended; {new} begins anew with the same person.",
+    "stop": "Conversation {chat} has ended.",
+    "takeover": "A human looks after person {person}; nothing is sent but notes, until they are released.",
+    "release": "Person {person} is given back: a conversation that waited for that goes on.",
+}
+"""What every face says of what was done."""
+
+
 class Talks:
     """Reads and steers conversations on behalf of somebody (``who``)."""
 
@@ -146,24 +157,16 @@ class Talks:
         """Steer a conversation. Raises UnknownJob, or InvalidJob where it does not apply to its state."""
         if not self._app.channels:
             raise UnknownJob(f"There is no conversation {id}: this application has no channel.")
+        talks, new, person = self._talks, 0, 0
         if action == "pause":
-            await self._talks.pause(id, f"paused by {self._who}")
-            text = f"Conversation {id} is paused: nothing is sent."
+            await talks.pause(id, f"paused by {self._who}")
         elif action == "resume":
-            await self._talks.resume(id)
-            text = f"Conversation {id} goes on."
+            await talks.resume(id)
         elif action == "restart":
-            text = f"Conversation {id} has ended; {await self._talks.restart(id)} begins anew with the same person."
+            new = await talks.restart(id)
         elif action == "stop":
-            await self._talks.stop(id, f"stopped by {self._who}")
-            text = f"Conversation {id} has ended."
+            await talks.stop(id, f"stopped by {self._who}")
         else:
-            text = await self._care((await self._talks.show(id)).person.id, human=action == "takeover")
-        return Done(True, text)
-
-    async def _care(self, person: int, *, human: bool) -> str:
-        if human:
-            await self._talks.takeover(person)
-            return f"A human looks after person {person}; nothing is sent but notes, until they are released."
-        await self._talks.release(person)
-        return f"Person {person} is given back: a conversation that waited for that goes on."
+            person = (await talks.show(id)).person.id
+            await (talks.takeover(person) if action == "takeover" else talks.release(person))
+        return Done(True, SAID[action].format(chat=id, new=new, person=person))
