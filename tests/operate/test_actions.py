@@ -224,6 +224,24 @@ async def test_who_asked_for_a_job_by_http_stands_in_its_life_also_once_it_was_p
     assert (life.job.origin, life.life[0].text.partition(",")[0]) == ("api:cli:ana", "by api:cli:ana")
 
 
+async def test_each_time_a_job_is_put_back_it_has_as_many_attempts_as_at_first(
+    operator: Operator, app: OnCue, clock: TestClock
+) -> None:
+    once, thrice = [(await app.schedule(app.tasks[name].call())).id for name in ("fail", "again")]
+    for turn in range(1, 4):
+        for _ in range(5):
+            await app.drain()
+            clock.advance(36_000)
+        found = [await app.jobs.get(id) for id in (once, thrice)]
+        assert [(job.state, job.attempt, job.max_attempts) for job in found if job is not None] == [
+            ("discarded", turn, turn), ("discarded", 3 * turn, 3 * turn),
+        ]  # fmt: skip
+        for id in (once, thrice):
+            await operator.act("retry", id)
+            await operator.act("cancel", id)
+            await operator.act("retry", id)
+
+
 async def test_what_can_not_be_audited_is_not_done(tmp_path: Path, clock: TestClock) -> None:
     app = declare(OnCue(f"sqlite:///{tmp_path}/jobs.db", clock=clock))
 

@@ -14,6 +14,7 @@ from oncue import OnCue, Retry
 from oncue.operate import Filter, Operator
 from oncue.operate.schedule import Wish
 from oncue.redaction import HIDDEN, Redaction
+from oncue.testing import TestClock
 from oncue.web.api.acts import ACTS
 from oncue.web.api.openapi import document
 
@@ -85,6 +86,26 @@ def test_the_description_of_the_api_has_no_default_of_what_is_hidden(app: OnCue)
     described = document(ACTS, "/api", {"call": app.tasks["call"]}, {"phone"})["components"]["schemas"]["Wish"]
     properties = described["oneOf"][0]["properties"]["args"]["properties"]
     assert ("default" in properties["phone"], properties["times"]["default"]) == (False, 3)
+
+
+async def test_the_checks_show_nothing_hidden(app: OnCue, clock: TestClock) -> None:
+    @app.task(name="dial", retry=Retry.never())
+    async def dial(phone: str) -> None:
+        raise ValueError(f"nobody at {phone}")
+
+    @app.task(name="later", retry=Retry(5))
+    async def later(phone: str) -> None:
+        raise ValueError(f"nobody at {phone} now")
+
+    app.redact("phone")
+    for task in (dial, later):
+        await app.schedule(task.call("+49 170 1"))
+    await app.drain()
+    clock.advance(36_000)
+    found = {one.name: one.found for one in await Operator(app, "cli:ana").checks()}
+    assert "nobody at •••" in found["discarded"]
+    assert "attempt 1 was retried" in found["overdue jobs"]
+    assert "170" not in repr(found)
 
 
 async def test_the_audit_shows_no_digest_of_what_was_sent(app: OnCue, operator: Operator) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 import click
+import msgspec
 
 from oncue.app import OnCue
 from oncue.cli.common import as_json, database, fail, load_app, only_database, opened, operating, postgres_schema, run
@@ -16,6 +17,7 @@ from oncue.cli.output import job_record, show, tell
 from oncue.cli.progress import Searching, watching
 from oncue.clock import SECOND, seconds_to_us
 from oncue.drain import Drain, Drained
+from oncue.redaction import Redaction
 from oncue.store import Store
 from oncue.store.views import JobView, SchemaView
 from oncue.sweeper import Swept
@@ -215,7 +217,12 @@ async def _held(database: str | None) -> Sequence[JobView]:
                 held += [job for job in page if job.blocked_by == "restore"]
                 before = page[-1].id
                 told(before, len(held))
-        return sorted(held, key=lambda job: (job.scheduled_at, job.id))
+        hidden = Redaction(app.redacted)
+        shown = [
+            msgspec.structs.replace(job, args=hidden.value(job.args), metadata=hidden.value(job.metadata))
+            for job in held
+        ]
+        return sorted(shown, key=lambda job: (job.scheduled_at, job.id))
 
 
 async def _release(database: str | None) -> int:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oncue.clock import SECOND, from_us
+from oncue.redaction import Redaction
 from oncue.store.steps import operate, watch
 from oncue.store.steps.chats import channels_now
 from oncue.store.steps.overview import id_span, live_counts
-from oncue.store.views import Check
+from oncue.store.views import Check, JobView
 from oncue.wake import UNPROVED
 from oncue.why import near, seconds
 
@@ -143,9 +144,9 @@ async def discarded(app: OnCue) -> Check:
     last = max(recent, key=lambda job: job.finished_at or 0)
     number = f"{_jobs(len(recent))}{' or more' if len(recent) == _MOST else ''}"
     error = f"; {last.error}" if last.error and last.error not in (last.reason or "") else ""
+    said = _shown(app, last, f"{last.reason}{error}")
     found = (
-        f"{number} in the last 24 hours; last job {last.id} ({last.task}), {near(last.finished_at or 0, now)}: "
-        f"{last.reason}{error}"
+        f"{number} in the last 24 hours; last job {last.id} ({last.task}), {near(last.finished_at or 0, now)}: {said}"
     )
     remedy = "oncue jobs list --state discarded; mend the cause, then oncue jobs retry ID..."
     return Check("discarded", "warn", found, remedy)
@@ -163,7 +164,7 @@ async def overdue(app: OnCue) -> Check:
         if job.eligible_at is not None and job.eligible_at < now - _OVERDUE and job.queue not in paused
     ]
     shown = [
-        f"job {job.id} ({job.task}), due {near(job.scheduled_at, now)}: {await app.jobs.why(job)}"
+        f"job {job.id} ({job.task}), due {near(job.scheduled_at, now)}: {_shown(app, job, await app.jobs.why(job))}"
         for job in (free or late)[:_SHOWN]
     ]
     number = f"{_jobs(len(late))}{' or more' if len(late) == _MOST else ''}"
@@ -353,6 +354,11 @@ async def hearing(app: OnCue) -> Check:
     shown = "; ".join(late[:_SHOWN]) + (f"; and {len(late) - _SHOWN} more" if len(late) > _SHOWN else "")
     remedy = "They try again by themselves, after pauses of up to a minute. At once: oncue reconnect"
     return Check(name, "warn", shown, remedy)
+
+
+def _shown(app: OnCue, job: JobView, text: str) -> str:
+    """Return what is said of a job without what is redacted of it."""
+    return Redaction(app.redacted).text(text, job.args, job.metadata) or ""
 
 
 def _since(moment: int | None, now: int) -> str:

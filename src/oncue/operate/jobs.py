@@ -224,7 +224,9 @@ def _started(one: AttemptView | JobView, at: int) -> str:
 def _ended(one: AttemptView) -> str:
     took = seconds(one.finished_at - one.started_at)
     # What a dead worker held is settled by another one, whose name nobody keeps.
-    acked = one.worker is not None and (one.outcome in ("completed", "snoozed") or one.traceback is not None)
+    stopped = one.outcome == "cancelled" and one.started_at < one.finished_at
+    ended = stopped or one.outcome in ("completed", "snoozed") or one.traceback is not None
+    acked = ended and one.worker is not None
     by = f", acked by worker {one.worker}" if acked else ""
     text = f"{one.outcome} after {took}{by}"
     said = [part for part in (one.reason, one.error) if part]

@@ -13,21 +13,22 @@ WITH
     WHERE id = ANY (:id::bigint[]) AND worker IS NOT DISTINCT FROM :worker::bigint AND attempt = :attempt::int
     RETURNING id, task, args, queue, priority, scheduled_at, attempt, snoozes, max_attempts, worker, key, group_name,
               max_late, when_late, metadata, origin, origin_ref, folded, progress, created_at, claimed_at,
-              first_due),
+              first_due, first_max),
   joined AS MATERIALIZED (
     SELECT gone.id, task, args, queue, priority, a.state, a.outcome, scheduled_at, attempt, snoozes, max_attempts,
            worker, a.started_at, a.finished_at, key, group_name, max_late, when_late, metadata, origin, origin_ref,
            folded, progress, created_at, a.result, a.error, a.traceback, a.reason, a.expires_at, claimed_at,
-           first_due, a.ack
+           first_due, first_max, a.ack
     FROM gone FULL JOIN a ON a.ack = gone.id),
   kept AS (
     INSERT INTO oncue_finished (id, task, args, queue, priority, state, outcome, scheduled_at, attempt, snoozes,
                                 max_attempts, worker, started_at, finished_at, key, group_name, max_late, when_late,
                                 metadata, origin, origin_ref, folded, progress, created_at, result, error, traceback,
-                                reason, expires_at, claimed_at, first_due)
+                                reason, expires_at, claimed_at, first_due, first_max)
     SELECT id, task, args, queue, priority, state, outcome, scheduled_at, attempt, snoozes, max_attempts, worker,
            started_at, finished_at, key, group_name, max_late, when_late, metadata, origin, origin_ref, folded,
-           progress, created_at, result, error, traceback, reason, expires_at, claimed_at, first_due
+           progress, created_at, result, error, traceback, reason, expires_at, claimed_at, first_due,
+           first_max
     FROM joined WHERE coalesce(id, 0) > 0)
 SELECT coalesce(json_agg(ack), '[]')::text FROM joined WHERE coalesce(id, 0) = 0;
 
@@ -42,16 +43,16 @@ WITH
     WHERE id = ANY (:id::bigint[]) AND worker IS NOT DISTINCT FROM :worker::bigint AND attempt = :attempt::int
     RETURNING id, task, args, queue, priority, scheduled_at, attempt, snoozes, max_attempts, worker, key, group_name,
               max_late, when_late, metadata, origin, origin_ref, folded, progress, created_at, claimed_at,
-              first_due),
+              first_due, first_max),
   joined AS MATERIALIZED (SELECT * FROM gone FULL JOIN a ON a.ack = gone.id),
   kept AS (
     INSERT INTO oncue_finished (id, task, args, queue, priority, state, outcome, scheduled_at, attempt, snoozes,
                                 max_attempts, worker, started_at, finished_at, key, group_name, max_late, when_late,
                                 metadata, origin, origin_ref, folded, progress, created_at, expires_at, claimed_at,
-                                first_due)
+                                first_due, first_max)
     SELECT id, task, args, queue, priority, 'completed', 'completed', scheduled_at, attempt, snoozes, max_attempts,
            worker, started_at, finished_at, key, group_name, max_late, when_late, metadata, origin, origin_ref,
-           folded, progress, created_at, finished_at + :retention::bigint, claimed_at, first_due
+           folded, progress, created_at, finished_at + :retention::bigint, claimed_at, first_due, first_max
     FROM joined WHERE coalesce(id, 0) > 0)
 SELECT coalesce(json_agg(ack), '[]')::text FROM joined WHERE coalesce(id, 0) = 0;
 

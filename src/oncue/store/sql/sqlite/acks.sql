@@ -4,14 +4,14 @@
 INSERT INTO oncue_finished (id, task, args, queue, priority, state, outcome, scheduled_at, attempt, snoozes,
                             max_attempts, worker, started_at, finished_at, key, group_name, max_late, when_late,
                             metadata, origin, origin_ref, folded, progress, created_at, result, error, traceback,
-                            reason, expires_at, claimed_at, first_due)
+                            reason, expires_at, claimed_at, first_due, first_max)
 WITH a (id, attempt, state, outcome, started_at, finished_at, result, error, traceback, reason, expires_at) AS (
   VALUES {rows}
 )
 SELECT j.id, j.task, j.args, j.queue, j.priority, a.state, a.outcome, j.scheduled_at, j.attempt, j.snoozes,
        j.max_attempts, j.worker, a.started_at, a.finished_at, j.key, j.group_name, j.max_late, j.when_late,
        j.metadata, j.origin, j.origin_ref, j.folded, j.progress, j.created_at, a.result, a.error, a.traceback,
-       a.reason, a.expires_at, j.claimed_at, j.first_due
+       a.reason, a.expires_at, j.claimed_at, j.first_due, j.first_max
 FROM a CROSS JOIN oncue_job AS j ON j.id = a.id
 WHERE j.worker IS ? AND j.attempt = a.attempt;
 

@@ -18,10 +18,12 @@ UPDATE oncue_job SET cancel = 1 WHERE id = :id AND state = 'running';
 -- name: restart_finished
 -- Of a schedule's or a source's no more: what an operator wants run is run, whatever these say by now.
 INSERT INTO oncue_job (id, task, args, queue, priority, scheduled_at, eligible_at, attempt, snoozes, max_attempts, key,
-                       group_name, max_late, when_late, metadata, folded, created_at, first_due, origin)
-SELECT id, task, args, queue, priority, :due, :due, attempt, snoozes, attempt - snoozes + max_attempts, key,
+                       group_name, max_late, when_late, metadata, folded, created_at, first_due, first_max,
+                       origin)
+SELECT id, task, args, queue, priority, :due, :due, attempt, snoozes,
+       attempt - snoozes + coalesce(first_max, max_attempts), key,
        group_name, max_late, when_late, metadata, folded, created_at, first_due,
-       CASE WHEN substr(origin, 1, 4) = 'api:' THEN origin END
+       coalesce(first_max, max_attempts), CASE WHEN substr(origin, 1, 4) = 'api:' THEN origin END
 FROM oncue_finished WHERE id = :id AND state <> 'completed'
 ON CONFLICT DO NOTHING;
 

@@ -9,3 +9,5 @@ ALTER TABLE oncue_finished ADD COLUMN claimed_at bigint;
 ALTER TABLE oncue_attempt ADD COLUMN claimed_at bigint;
 ALTER TABLE oncue_job ADD COLUMN first_due bigint;   -- NULL where it was not moved before its first attempt
 ALTER TABLE oncue_finished ADD COLUMN first_due bigint;
+ALTER TABLE oncue_job ADD COLUMN first_max integer;   -- of attempts, before it was put back; NULL where it was not
+ALTER TABLE oncue_finished ADD COLUMN first_max integer;

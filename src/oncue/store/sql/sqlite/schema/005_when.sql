@@ -8,3 +8,5 @@ ALTER TABLE oncue_finished ADD COLUMN claimed_at INTEGER;
 ALTER TABLE oncue_attempt ADD COLUMN claimed_at INTEGER;
 ALTER TABLE oncue_job ADD COLUMN first_due INTEGER;  -- NULL where it was not moved before its first attempt
 ALTER TABLE oncue_finished ADD COLUMN first_due INTEGER;
+ALTER TABLE oncue_job ADD COLUMN first_max INTEGER;   -- of attempts, before it was put back; NULL where it was not
+ALTER TABLE oncue_finished ADD COLUMN first_max INTEGER;
