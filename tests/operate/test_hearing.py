@@ -45,6 +45,14 @@ def listening(app: OnCue) -> Listening:
     return begin
 
 
+async def _deafen(mute: Mute, report: Callable[[], Awaitable[None]], clock: TestClock) -> None:
+    """Have the channel fail for long enough to be told."""
+    mute.healthy = WHY
+    await report()
+    clock.advance(1)
+    await report()
+
+
 async def _check(operator: Operator) -> Health:
     operator.look.forget()
     return next(one for one in await operator.checks() if one.name == "wake of workers")
@@ -81,10 +89,7 @@ async def test_who_hears_late_is_asked_once_for_each_request_and_the_audit_names
     other, _ = await listening()
     nobody = await operator.reconnect()
     assert (nobody.done, (await operator.audit()).items) == (False, [])
-    mute.healthy = WHY
-    await report()
-    clock.advance(1)
-    await report()
+    await _deafen(mute, report, clock)
     assert mute.tries == 0
     for tries in (1, 2):
         clock.advance(1)
@@ -103,10 +108,7 @@ async def test_a_worker_that_is_gone_is_neither_asked_nor_said_to_hear_late(
     operator: Operator, clock: TestClock, listening: Listening
 ) -> None:
     mute, report = await listening()
-    mute.healthy = WHY
-    await report()
-    clock.advance(1)
-    await report()
+    await _deafen(mute, report, clock)
     clock.advance(600)
     assert not (await operator.reconnect()).done
     (worker,) = await operator.flows.workers()
@@ -118,10 +120,7 @@ async def test_a_request_of_a_trouble_that_is_over_is_not_heeded_at_the_next(
     operator: Operator, clock: TestClock, listening: Listening
 ) -> None:
     mute, report = await listening()
-    mute.healthy = WHY
-    await report()
-    clock.advance(1)
-    await report()
+    await _deafen(mute, report, clock)
     await operator.reconnect()
     mute.healthy = None
     await report()
