@@ -34,15 +34,15 @@ class Heartbeat:
         self._turned = self._over_at = time.monotonic()
         self._thread: threading.Thread | None = None
 
-    def active(self, worker: int) -> None:
-        """Renew this worker's lease from now on; 0 for none."""
+    def active(self, worker: int, began: float) -> None:
+        """Renew this worker's lease from now on; 0 for none. ``began``: when its latest claim did (monotonic)."""
         if worker == self._worker:
             return
         self._worker = worker
         if worker:
             self._turned = time.monotonic()
-            # The claim that brought the first jobs has left at least so much of the lease.
-            self._over_at = self._turned + self._lease * 0.75 / 1e6
+            # The claim that brought the first jobs has left at least so much of the lease, however late its answer is.
+            self._over_at = began + self._lease * 0.75 / 1e6
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="oncue-heartbeat", daemon=True)
                 self._thread.start()
@@ -69,9 +69,9 @@ class Heartbeat:
         self._keeper.close()
 
     def _pause(self) -> float:
-        """A third of the lease, in seconds; less where the lease ends before."""
+        """A third of the lease, in seconds; less where less than two thirds of it are left."""
         left = self._over_at - time.monotonic()
-        return min(self._lease / 3e6, max(left, self._lease / 20e6))
+        return min(self._lease / 3e6, max(left - self._lease / 3e6, self._lease / 20e6))
 
     def _beat(self, worker: int) -> None:
         silent = time.monotonic() - self._turned

@@ -245,6 +245,7 @@ class Worker:
             holding={*self.places.runs, *(job.id for job, _ in entries)},
         )
         self._changed_elsewhere, self._hinted = False, None
+        began = time.monotonic()
         try:
             found = await self.store.claim(request)
         except BaseException:
@@ -262,9 +263,11 @@ class Worker:
         self._after_acks(settled, found)
         if self._shares is not None:
             self._shares = self._shares.after(job.queue for job in found.jobs)
-        self.places.take(found.jobs)
+        if self.id == request.worker:
+            # Else the lease was lost, maybe while the answer was on its way: others take these back.
+            self.places.take(found.jobs)
         self.runner.unknown.tell()
-        await self._follow(found)
+        await self._follow(found, began)
         if found.trouble is not None:
             raise found.trouble
         return found
@@ -283,11 +286,11 @@ class Worker:
         if found.lease_lost:
             self._lease_is_lost(self.id)
 
-    async def _follow(self, found: Claims) -> None:
+    async def _follow(self, found: Claims, began: float) -> None:
         """Do what the claim showed to be needed, and arm the timer."""
         now = self.clock.now()
         if self._heart is not None:
-            self._heart.active(self.id if self.places.runs else 0)
+            self._heart.active(self.id if self.places.runs else 0, began)
         if self.id == 0 and not self._stopping:
             await self._register()
             self._signal.set()

@@ -187,7 +187,7 @@ class Stage:
 
     def logs(self) -> str:
         """The end of what each process said."""
-        return "\n".join(f"--- {player.log.name}\n{player.log.read_text()[-3000:]}" for player in self.players[-8:])
+        return "\n".join(f"--- {player.log.name}\n{player.log.read_text()[-3000:]}" for player in self.players)
 
 
 def _may_write(database: Path) -> bool:

@@ -11,11 +11,15 @@ import psycopg
 import pytest
 
 from oncue.clock import SECOND, SystemClock
+from oncue.dsn import parse
+from oncue.errors import StoreError
 from oncue.job import NewJob
 from oncue.store import Claim, Store, WorkerRow, open_store
 from oncue.store.postgres import PostgresStore
+from oncue.store.postgres.lease import LeaseKeeper
 from oncue.store.postgres.run import named
 from tests.databases import KINDS, POSTGRES, Backend, database
+from tests.pgfaults import Proxy
 
 LEASE = 10 * SECOND
 
@@ -68,6 +72,42 @@ async def test_a_claim_that_waited_longer_than_a_lease_has_a_whole_one(any_store
     assert [one.id for one in found.jobs] == [job]
     (row,) = await any_store.workers()
     assert row.lease_until >= began + LEASE
+
+
+async def test_plain_jobs_in_hand_wait_for_nobody_who_keeps_the_bound_ones(
+    store: PostgresStore, backend: Backend
+) -> None:
+    """A stopped worker may keep the lock for longer than a lease is: what was claimed beside it would be taken back."""
+    worker, plain, bound = await _worker(store), await _due(store), await _due(store, group="lane")
+    with psycopg.connect(backend.url) as stopped:
+        stopped.execute("SELECT pg_advisory_xact_lock(%s)", [store.lock])
+        found = await store.claim(_claim(worker, store.clock.now()))
+        assert ([one.id for one in found.jobs], found.trouble, found.more) == ([plain], None, True)
+        assert found.next_eligible is not None
+        assert found.next_eligible <= store.clock.now()
+    found = await store.claim(_claim(worker, store.clock.now()))
+    assert [one.id for one in found.jobs] == [bound]
+
+
+async def test_a_renewal_that_comes_late_takes_nothing_back_of_a_later_one(
+    store: PostgresStore, backend: Backend
+) -> None:
+    worker, now = await _worker(store), store.clock.now()
+    with Proxy(backend.url) as proxy:
+        late = LeaseKeeper(parse(proxy.dsn(backend.url)))
+        assert await asyncio.to_thread(late.extend, worker, now, LEASE)
+        proxy.silence("to_server")
+        with pytest.raises(StoreError):
+            await asyncio.to_thread(late.extend, worker, now, SECOND)
+        in_time = store.lease_keeper()
+        assert await asyncio.to_thread(in_time.extend, worker, now, 3 * LEASE)
+        proxy.heal()
+        while proxy.connections:  # noqa: ASYNC110 - the server closes it once it has done what came late
+            await asyncio.sleep(0.01)
+        late.close()
+        in_time.close()
+    (row,) = await store.workers()
+    assert row.lease_until == now + 3 * LEASE
 
 
 async def test_jobs_are_never_seen_under_a_lease_that_is_over(store: PostgresStore, backend: Backend) -> None:

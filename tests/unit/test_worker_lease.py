@@ -1,14 +1,18 @@
-"""What must never leave a worker asleep beside a due job: a lost life, and hints that come while it looks."""
+"""What must leave no worker asleep beside a due job, nor at work on one that others took back."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from oncue import OnCue
+from oncue import JobContext, OnCue
+from oncue.clock import SECOND, SystemClock
 from oncue.handle import JobHandle
+from oncue.heartbeat import Heartbeat
 from oncue.store.sqlite.run import SQL
 from tests.databases import sqlite_of
 
@@ -54,3 +58,41 @@ async def test_a_hint_that_comes_while_the_worker_follows_a_claim_is_kept(tmp_pa
         service.worker._arm(app.clock.now())
         await scheduled.wait()
         assert await made[0].result(timeout=20) == 1
+
+
+async def test_jobs_that_arrive_for_a_life_that_was_lost_meanwhile_are_not_begun(tmp_path: Path) -> None:
+    app = OnCue(f"sqlite:///{tmp_path}/jobs.db")
+    begun: list[int] = []
+
+    @app.task(name="note")
+    async def note(ctx: JobContext) -> int:
+        begun.append(ctx.attempt)
+        return ctx.attempt
+
+    async with app.worker() as service:
+        worker, claim = service.worker, app.store.claim
+        assert worker is not None
+
+        async def too_late(request: Any) -> Any:
+            found = await claim(request)
+            if found.jobs and found.jobs[0].attempt == 1:
+                worker._lease_is_lost(worker.id)
+            return found
+
+        app.store.claim = too_late  # type: ignore[method-assign]
+        handle = await app.schedule(note.call())
+        assert await handle.result(timeout=20) == 2
+        assert begun == [2]
+
+
+async def test_a_lease_is_renewed_before_its_end_however_late_the_answer_to_the_claim_was(tmp_path: Path) -> None:
+    app = OnCue(f"sqlite:///{tmp_path}/jobs.db")
+    async with app:
+        lease = 100.0
+        heart = Heartbeat(app.store.lease_keeper(), SystemClock(), int(lease * SECOND), 60, lambda _: None)
+        for waited in (0.0, 40.0, 60.0):
+            heart.active(7, time.monotonic() - waited)
+            # By then a claim has left three quarters of it.
+            assert heart._pause() < 75 - waited
+            heart.active(0, time.monotonic())
+        await heart.close()

@@ -31,6 +31,7 @@ _FIRST_HELD, _LONGEST_HELD = 10_000, 1_000_000
 _CAUTIOUS = 30.0
 # So long, in seconds, a worker whose places one lane fills goes on without looking at anything else.
 _LOOK_EVERY = 0.02
+_WITH_JOBS_IN_HAND = 0.05
 
 
 class Claimer:
@@ -188,8 +189,16 @@ class Claimer:
         if request.holding is not None:
             # It holds these too by now: in doubt about what it holds, the locked part would give them back.
             more["holding"] = request.holding | {job.id for job in found.jobs}
+        return await self._take_rest(msgspec.structs.replace(request, **more), found)
+
+    async def _take_rest(self, request: Claim, found: Claims) -> Claims:
+        """Add bound jobs to the plain ones of ``found``. These are not begun meanwhile, and nobody renews their lease:
+        the lock is waited for only briefly."""
         try:
-            rest = await self._take_locked(msgspec.structs.replace(request, **more))
+            rest = await self._take_locked(request, _WITH_JOBS_IN_HAND)
+        except StoreBusy:
+            found.more, found.next_eligible = True, request.now
+            return found
         except StoreError as error:
             # What was claimed before is the worker's, and runs; only about the rest is there doubt.
             self._unsure.add(request.worker)
@@ -292,7 +301,7 @@ class Claimer:
         self._store.learn(began, peek.now)
         return peek
 
-    async def _take_locked(self, request: Claim) -> Claims:
+    async def _take_locked(self, request: Claim, lock_wait: float | None = None) -> Claims:
         async def work(conn: Connection) -> Claims:
             acks, held = await self._free(conn, request.acks)
             found = await perform(
@@ -301,7 +310,7 @@ class Claimer:
             found.unwritten += held
             return found
 
-        found = await self._store.pool.transaction(work, self._store.lock, waits=False)
+        found = await self._store.pool.transaction(work, self._store.lock, waits=False, lock_wait=lock_wait)
         self._unsure.discard(request.worker)
         self.suspects.discard(request.worker)
         return found

@@ -1,7 +1,8 @@
 -- Workers: their leases, what they hold, how they hear.
 
 -- name: extend_lease
-UPDATE oncue_worker SET lease_until = :until::bigint, seen_at = :now::bigint
+-- What was held up on its way, behind a lock or in the network, takes nothing back of what was renewed since.
+UPDATE oncue_worker SET lease_until = greatest(lease_until, :until::bigint), seen_at = :now::bigint
 WHERE id = :worker::bigint AND lease_until >= 0;
 
 -- name: add_worker

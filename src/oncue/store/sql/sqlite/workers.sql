@@ -1,7 +1,8 @@
 -- Workers: their leases, what they hold, how they hear.
 
 -- name: extend_lease
-UPDATE oncue_worker SET lease_until = :until, seen_at = :now WHERE id = :worker;
+-- What was held up behind a lock takes nothing back of what was renewed since.
+UPDATE oncue_worker SET lease_until = max(lease_until, :until), seen_at = :now WHERE id = :worker;
 
 -- name: add_worker
 INSERT INTO oncue_worker (id, name, host, pid, queues, tasks, version, started_at, seen_at, lease_until)
