@@ -119,6 +119,31 @@ async def test_what_takes_long_is_got_once_for_all_who_ask() -> None:
     assert await asyncio.gather(*many[1:]) == [1] * 4
 
 
+async def test_who_acts_sees_what_came_of_it_however_long_it_takes_to_ask() -> None:
+    answers, gate = [1, 2, 3], asyncio.Event()
+
+    async def ask() -> int:
+        answer = answers.pop(0)
+        if answer == 2:
+            await gate.wait()
+        return answer
+
+    kept = Kept(ask)
+    assert await kept.get() == 1
+    kept._took, kept._until = 1.0, 0.0
+    assert await kept.get() == 1
+    # What is being asked just now may have been looked at before the act.
+    before = kept._asking
+    assert before is not None
+    await asyncio.sleep(0)
+    kept.forget()
+    assert await kept.get() == 3
+    gate.set()
+    assert await before == 2
+    kept._until = float("inf")
+    assert await kept.get() == 3
+
+
 async def test_a_million_jobs_are_not_counted_by_queue_for_each_who_asks(app: OnCue, operator: Operator) -> None:
     note = app.tasks["note"]
     await app.schedule(note.call(), delay=5)

@@ -63,16 +63,16 @@ class Kept(Generic[T]):
 
     async def _anew(self) -> T:
         began, mine = time.monotonic(), self._forgotten
-        self._value = value = await self._ask()
-        self._took = time.monotonic() - began
-        good_for = max(self._least, _SHARE * self._took if self._took > self._free else 0.0)
+        value = await self._ask()
         if mine == self._forgotten:
+            self._value, self._took = value, time.monotonic() - began
+            good_for = max(self._least, _SHARE * self._took if self._took > self._free else 0.0)
             self._until = time.monotonic() + good_for
         return value
 
     def forget(self) -> None:
-        """Ask anew next time: something was changed here, which what is being asked just now may not see."""
-        self._until, self._asking = 0.0, None
+        """Ask anew next time, and wait for that: something was changed here, which no earlier look may have seen."""
+        self._until, self._value, self._asking = 0.0, None, None
         self._forgotten += 1
 
 
