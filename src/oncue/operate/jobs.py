@@ -19,6 +19,7 @@ from oncue.store.steps import operate, overview, read
 from oncue.store.views import AttemptView, JobView
 from oncue.task import MAX_ID
 from oncue.why import seconds
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -197,7 +198,7 @@ def _to(row: AuditRow) -> str:
 
 
 def _folded(view: JobView) -> str:
-    return f"; {view.folded} more calls of the same key were folded into it" if view.folded else ""
+    return f"; {counted(view.folded, 'more call')} of the same key went into it" if view.folded else ""
 
 
 def _when(us: int | None) -> str:
