@@ -21,7 +21,8 @@ async def doubt(app: OnCue, look: Look, kind: Literal["queue", "task"], name: st
         if any(one.knows(name) for one in workers):
             return None
     else:
-        known = {task.options.queue for task in app.tasks.values()}
+        # What is in none of its own is in that one.
+        known = {"default", *(task.options.queue for task in app.tasks.values())}
         known.update(queue for one in workers for queue in one.queues or ())
     if name not in known:
         groups, discarded = await look.groups()
