@@ -62,7 +62,6 @@ async function load() {
 		mine.error = null;
 		if (mine.name === "") news(mine.data);
 	} catch (error) {
-		if (mine !== shown) return;
 		if (error.status === 401) return start();
 		mine.error = error;
 	} finally {
