@@ -13,8 +13,8 @@ from oncue.cli.filters import STATES, filter_of, filters
 from oncue.cli.output import Moment, call_text, clean, job_record, moment, record_of, show, to_json
 from oncue.cli.progress import Searching
 from oncue.cli.steer import STEERING
-from oncue.job import FINAL
 from oncue.operate import Filter, Operator
+from oncue.operate.jobs import last_attempt
 from oncue.operate.views import JobLife, JobSummary
 from oncue.redaction import Redaction
 from oncue.store.steps import read
@@ -113,7 +113,8 @@ def show_(id: int, database: str | None, as_json: bool) -> None:
                 fail(f"There is no job {id}, waiting, running or in the kept history.")
             life, earlier = await operator.job(id), await operator.app.jobs.attempts(id)
             hidden = Redaction(operator.app.redacted)
-            attempts = [_attempt_without(hidden, one, job) for one in [*earlier, *_last(job, earlier)]]
+            began = [*earlier, *(last_attempt(job, earlier) if job.attempt and job.started_at is not None else ())]
+            attempts = [_attempt_without(hidden, one, job) for one in began]
             return _without(hidden, job), attempts, life
 
     job, attempts, life = run(work())
@@ -129,22 +130,6 @@ def show_(id: int, database: str | None, as_json: bool) -> None:
         click.echo(f"  {event.at[:23].replace('T', ' ')} UTC  {event.event:<10} {clean(event.text)}")
     for one in attempts:
         _told(one)
-
-
-def _last(job: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
-    """The attempt that ended the job stands in the job's own row."""
-    if job.state not in FINAL or job.started_at is None or job.finished_at is None:
-        return []
-    if not job.attempt or any(one.attempt == job.attempt for one in earlier):
-        return []
-    outcome = job.outcome or job.state
-    began, ended = job.started_at, job.finished_at
-    return [
-        AttemptView(
-            job.attempt, outcome, job.scheduled_at, began, ended, job.worker, job.error, job.traceback, job.reason,
-            job.claimed_at,
-        )
-    ]  # fmt: skip
 
 
 def _attempt_without(hidden: Redaction, one: AttemptView, job: JobView) -> AttemptView:

@@ -19,6 +19,7 @@ from oncue.store.steps import operate, overview, read
 from oncue.store.views import AttemptView, JobView
 from oncue.task import MAX_ID
 from oncue.why import seconds
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -146,7 +147,7 @@ class JobReader:
         # Before what followed at the same instant.
         for row in reversed(done):
             add(row.at, "asked", f"it {_ACTS.get(row.action, row.action)} by {row.who}{_to(row)}")
-        for one in [*attempts, *_last(view, attempts)]:
+        for one in [*attempts, *last_attempt(view, attempts)]:
             if one.claimed_at is not None:
                 add(one.claimed_at, "claimed", _claimed(one), None, one.worker)
             if _ran(one):
@@ -197,7 +198,7 @@ def _to(row: AuditRow) -> str:
 
 
 def _folded(view: JobView) -> str:
-    return f"; {view.folded} more calls of the same key were folded into it" if view.folded else ""
+    return f"; {counted(view.folded, 'more call')} of the same key went into it" if view.folded else ""
 
 
 def _when(us: int | None) -> str:
@@ -233,7 +234,7 @@ def _ended(one: AttemptView) -> str:
     return f"{text}: {'; '.join(dict.fromkeys(said))}" if said else text
 
 
-def _last(view: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
+def last_attempt(view: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
     """Return the attempt that ended the job, which stands in the job's own row; one that never ran, too."""
     if view.state not in FINAL or view.finished_at is None:
         return []
