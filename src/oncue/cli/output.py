@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from oncue.clock import SECOND, from_us, to_us
+from oncue.clock import iso as iso_of
 from oncue.store.views import JobView
 from oncue.why import seconds
 
@@ -43,7 +44,7 @@ class Moment:
     @property
     def iso(self) -> str:
         """The time in ISO 8601, UTC, to the microsecond."""
-        return f"{from_us(self.us):%Y-%m-%dT%H:%M:%S.%f}Z"
+        return iso_of(self.us)
 
     @property
     def near(self) -> str:

@@ -15,7 +15,7 @@ from oncue.app import OnCue
 from oncue.cli.common import as_json, database, fail, load_app, only_database, opened, operating, postgres_schema, run
 from oncue.cli.output import job_record, show, tell
 from oncue.cli.progress import Searching, watching
-from oncue.clock import SECOND, seconds_to_us
+from oncue.clock import SECOND, iso, seconds_to_us, to_us
 from oncue.drain import Drain, Drained
 from oncue.redaction import Redaction
 from oncue.store import Store
@@ -38,7 +38,7 @@ def drain(app: str, limit: int | None, seconds: float | None, as_json: bool) -> 
     loaded = load_app(app)
     _log_to_stderr()
     done = asdict(run(_drained(loaded, limit, seconds)))
-    done["next_due"] = None if done["next_due"] is None else done["next_due"].isoformat()
+    done["next_due"] = None if done["next_due"] is None else iso(to_us(done["next_due"]))
     _told(done, as_json)
 
 
