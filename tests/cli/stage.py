@@ -67,6 +67,13 @@ async def trial(chat):
     raise ValueError(f"no {name}")
 """
 ANA = "4915700000001"
+STOPPED = """
+INSERT INTO oncue_channel (name, stopped, stopped_at, heard_at, disabled) VALUES
+  ('whatsapp', 'the token has expired', 1, 2, '{"hello en_US": "paused for its quality", "bye de": "it is gone"}'),
+  ('telegram', NULL, NULL, 2, '{}');
+INSERT INTO oncue_queue (name, paused, paused_at) VALUES ('whatsapp.send', 1, 1);
+"""
+"""A channel that sends nothing, with two templates that were refused, and one that does."""
 
 
 class Running:
@@ -143,7 +150,7 @@ class Stage:
         """Run the command with ``--json`` and return what it answers, in which all times have one form."""
         done = self.here(*arguments, "--json")
         assert done.exit_code == code, done.output
-        assert [time for time in _TIME.findall(done.stdout) if not TIME.fullmatch(time)] == []
+        assert not (wrong := [time for time in _TIME.findall(done.stdout) if not TIME.fullmatch(time)]), wrong
         return json.loads(done.stdout)
 
     def apart(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

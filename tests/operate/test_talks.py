@@ -29,7 +29,10 @@ async def trial(chat: Chat) -> None:
 
 async def found(t: Talk) -> dict[str, Health]:
     """What the overview says of conversations and their channel."""
-    return {one.name: one for one in (await Operator(t.app, "cli:ana").checks())}
+    operator = Operator(t.app, "cli:ana")
+    # On a slow machine what was found before would be told again.
+    operator.look.forget()
+    return {one.name: one for one in await operator.checks()}
 
 
 async def why(t: Talk) -> str:

@@ -14,7 +14,7 @@ from oncue.errors import StoreError
 from oncue.metrics import merged
 from oncue.operate import checks, standing
 from oncue.operate.find import LATE
-from oncue.operate.shape import iso
+from oncue.operate.shape import iso, maybe_iso
 from oncue.operate.views import Coming, Counts, Health, Lateness, Overview, Past
 from oncue.store.operating import MinuteRow
 from oncue.store.steps import Steps, operate, overview
@@ -63,16 +63,17 @@ class Kept(Generic[T]):
 
     async def _anew(self) -> T:
         began, mine = time.monotonic(), self._forgotten
-        self._value = value = await self._ask()
-        self._took = time.monotonic() - began
-        good_for = max(self._least, _SHARE * self._took if self._took > self._free else 0.0)
+        value = await self._ask()
         if mine == self._forgotten:
+            self._value, self._took = value, time.monotonic() - began
+            good_for = max(self._least, _SHARE * self._took if self._took > self._free else 0.0)
             self._until = time.monotonic() + good_for
         return value
 
     def forget(self) -> None:
-        """Ask anew next time: something was changed here, which what is being asked just now may not see."""
-        self._until, self._asking = 0.0, None
+        """Ask anew next time: something was changed here, which neither the last answer nor what is being asked just
+        now may see."""
+        self._value, self._asking = None, None
         self._forgotten += 1
 
 
@@ -98,17 +99,22 @@ class Look:
     async def overview(self) -> Overview:
         """Return how things are now."""
         now = self._app.clock.now()
-        live, final = await self._live.get(), await self._final.get()
+        counts = await self.counts()
         past = [_past(minute, rows) for minute, rows in (await self._past(now)).items()]
         lateness, rate = self._recent(now)
-        # Of those given up the index tells at once; of the others the count may be a little old.
-        cancelled, completed = final.get("cancelled", 0), final.get("completed", 0)
-        counts = Counts(
-            live.scheduled, live.due, live.running, live.late, live.blocked, completed, live.discarded, cancelled
-        )
         after, bins = await self._bins.get()
         coming = [Coming(iso(after + number * _BIN), count) for number, count in enumerate(bins)]
         return Overview(iso(now), counts, lateness, rate, coming, past, await self._health.get())
+
+    async def counts(self) -> Counts:
+        """Return how many jobs are in which state now."""
+        live, final = await self._live.get(), await self._final.get()
+        # Of those given up the index tells at once; of the others the count may be a little old.
+        cancelled, completed = final.get("cancelled", 0), final.get("completed", 0)
+        return Counts(
+            live.scheduled, live.due, live.running, live.late, live.blocked, completed, live.discarded, cancelled,
+            maybe_iso(live.next_due),
+        )  # fmt: skip
 
     async def _ask_live(self) -> Live:
         now = self._app.clock.now()
