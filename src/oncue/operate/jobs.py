@@ -115,9 +115,9 @@ class JobReader:
         done = await self._app.store.look(lambda: operate.audit(100, target=f"job:{id}"))
         why = self._redaction.text(await self._app.jobs.why(view), view.args, view.metadata)
         job = self._detail(view, attempts)
-        ended = [*attempts, *(one for one in _last_attempt(view, attempts) if one.attempt and view.started_at is not None)]
+        last = _last_attempt(view, attempts) if view.attempt and view.started_at is not None else []
         events = self._events(view, attempts, done)
-        return JobLife(job, why or "", events, [self._attempt(one, view) for one in ended])
+        return JobLife(job, why or "", events, [self._attempt(one, view) for one in [*attempts, *last]])
 
     def _detail(self, view: JobView, attempts: Sequence[AttemptView]) -> JobDetail:
         hide, last = self._redaction, attempts[-1] if attempts and view.state not in FINAL else None
