@@ -72,7 +72,7 @@ def test_json_holds_all_that_is_known_with_times_in_iso_8601(filled: Stage) -> N
     assert job["metadata"] == {"from": "web"}
     assert job["key"] == "key-3"
     assert job["finished_at"] is None
-    assert job["cancel"] is False
+    assert job["cancel_requested"] is False
     assert job["scheduled_at"].endswith("Z")
     assert job["scheduled_at"] > job["created_at"]
 

@@ -134,7 +134,7 @@ async def test_a_paused_task_waits_says_why_and_goes_on(operator: Operator, app:
     assert (await app.drain()).ran == 0
     assert "its task 'note' is paused by cli:ana" in (await operator.job(id)).why
     (lane,) = [lane for lane in await operator.lanes("tasks") if lane.name == "note"]
-    assert (lane.paused, lane.due + lane.scheduled, lane.running) == (True, 1, 0)
+    assert (lane.paused, lane.blocked, lane.due, lane.scheduled, lane.running) == (True, 1, 0, 0, 0)
     assert [check.state for check in await operator.checks() if check.name == "paused tasks"] == ["warn"]
     assert (await operator.pause("task", "note", paused=False)).done
     assert (await app.drain()).ran == 1

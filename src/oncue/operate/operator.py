@@ -21,6 +21,7 @@ from oncue.operate.tokens import Tokens
 from oncue.operate.views import (
     AuditEntry,
     AuditPage,
+    Counts,
     Done,
     Health,
     JobLife,
@@ -30,8 +31,6 @@ from oncue.operate.views import (
     ManyCounted,
     ManyDone,
     Overview,
-    TalkLife,
-    TalkPage,
 )
 from oncue.redaction import Redaction
 from oncue.store.operating import AuditRow
@@ -39,6 +38,7 @@ from oncue.store.steps import operate
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
+    from oncue.operate.talk_views import ChannelView, PersonLife, TalkLife, TalkPage
     from oncue.operate.talks import TalkAction, Talks
 
 _looks: WeakKeyDictionary[OnCue, Look] = WeakKeyDictionary()
@@ -78,6 +78,10 @@ class Operator:
     async def overview(self) -> Overview:
         """Return how things are now."""
         return await self.look.overview()
+
+    async def counts(self) -> Counts:
+        """Return how many jobs are in which state now."""
+        return await self.look.counts()
 
     async def checks(self) -> list[Health]:
         """Return all checks, each with its remedy."""
@@ -173,6 +177,14 @@ class Operator:
     async def talk(self, id: int) -> TalkLife:
         """Return a conversation and its timeline. Raises UnknownJob."""
         return await self._talks.life(id)
+
+    async def person(self, id: int, *, redact: bool = False) -> PersonLife:
+        """Return a person and their timeline, over all their conversations. Raises UnknownPerson."""
+        return await self._talks.person(id, redact=redact)
+
+    async def channels(self) -> list[ChannelView]:
+        """Return how each channel stands: whether it sends, and why not."""
+        return await self._talks.channels()
 
     async def steer_talk(self, action: TalkAction, id: int) -> Done:
         """Do it to a conversation, or to its person. Raises UnknownJob, InvalidJob or ConfigError (no such channel)."""

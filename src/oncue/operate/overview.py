@@ -14,7 +14,7 @@ from oncue.errors import StoreError
 from oncue.metrics import merged
 from oncue.operate import checks, standing
 from oncue.operate.find import LATE
-from oncue.operate.shape import iso
+from oncue.operate.shape import iso, maybe_iso
 from oncue.operate.views import Coming, Counts, Health, Lateness, Overview, Past
 from oncue.store.operating import MinuteRow
 from oncue.store.steps import Steps, operate, overview
@@ -115,17 +115,22 @@ class Look:
     async def overview(self) -> Overview:
         """Return how things are now."""
         now = self._app.clock.now()
-        live, final = await self._live.get(), await self._final.get()
+        counts = await self.counts()
         past = [_past(minute, rows) for minute, rows in (await self._past(now)).items()]
         lateness, rate = self._recent(now)
-        # Of those given up the index tells at once; of the others the count may be a little old.
-        cancelled, completed = final.get("cancelled", 0), final.get("completed", 0)
-        counts = Counts(
-            live.scheduled, live.due, live.running, live.late, live.blocked, completed, live.discarded, cancelled
-        )
         after, bins = await self._bins.get()
         coming = [Coming(iso(after + number * _BIN), count) for number, count in enumerate(bins)]
         return Overview(iso(now), counts, lateness, rate, coming, past, await self._health.get())
+
+    async def counts(self) -> Counts:
+        """Return how many jobs are in which state now."""
+        live, final = await self._live.get(), await self._final.get()
+        # Of those given up the index tells at once; of the others the count may be a little old.
+        cancelled, completed = final.get("cancelled", 0), final.get("completed", 0)
+        return Counts(
+            live.scheduled, live.due, live.running, live.late, live.blocked, completed, live.discarded, cancelled,
+            maybe_iso(live.next_due),
+        )  # fmt: skip
 
     async def _ask_live(self) -> Live:
         now = self._app.clock.now()

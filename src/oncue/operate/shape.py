@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from oncue.clock import from_us, to_us
+from oncue.clock import iso, to_us
 from oncue.errors import InvalidTime
 
+__all__ = ["from_iso", "iso", "maybe_iso"]
 _FIRST = 1971
-
-
-def iso(us: int) -> str:
-    """Return a time in RFC 3339, UTC, with microseconds: ``2026-11-30T17:20:01.123456Z``."""
-    return f"{from_us(us):%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
 def maybe_iso(us: int | None) -> str | None:
