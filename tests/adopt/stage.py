@@ -139,6 +139,12 @@ class Trial:
             await asyncio.sleep(0.01)
         return found
 
+    async def adopted(self, count: int) -> None:
+        """Wait until so many jobs were stored and taken out of BullMQ too, which comes later, by this application."""
+        (adoption,) = self.app.adoptions.values()
+        while adoption.counts.adopted < count:  # noqa: ASYNC110 - counts send no signal
+            await asyncio.sleep(0.01)
+
     def client(self) -> redis.Redis:
         """A connection to look, and to break things with."""
         return redis.Redis.from_url(self.redis_url, decode_responses=True)

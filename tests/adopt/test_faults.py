@@ -342,7 +342,7 @@ async def test_on_a_node_of_a_cluster_all_goes_by_a_hash_tag(program: Program, b
         await producer.add(*(question(str(number)) for number in range(5)))
         async with trial, trial.running() as (adopter,):
             await producer.add(question("heard"))
-            await trial.stored(6)
+            await trial.adopted(6)
         assert (adopter.counts.adopted, adopter.counts.refused) == (6, 0)
         assert await producer.left() == {}
         untagged = Trial(backend.url, server.url)

@@ -230,18 +230,24 @@ def test_both_faces_say_that_nothing_was_done_and_keep_it_out_of_the_audit(
     stage, client = faces
     name = "nothere"
 
-    def ask(verb: str) -> Any:
-        return act(client, f"/{kind}s/{name}/{verb}")
+    def ask(verb: str, done: bool, text: str) -> None:
+        """Nobody knows that name, which both faces say too."""
+        answers = [act(client, f"/{kind}s/{name}/{verb}")]
+        if not done:
+            answers.append(stage.json(f"{kind}s", verb, name))
+        for answer in answers:
+            said, _, doubt = answer["text"].partition(". No ")
+            assert (answer["done"], said) == (done, f"{kind.title()} {name} {text}")
+            assert f"a {kind} '{name}'; {kind}s that are known: " in doubt
 
-    not_paused = {"done": False, "text": f"{kind.title()} {name} was not paused."}
-    assert ask("resume") == not_paused
+    ask("resume", False, "was not paused")
     assert stage.here(f"{kind}s", "resume", name).stdout == f"{name}\twas not paused\n"
     assert stage.json("audit", "--target", f"{kind}:{name}") == []
-    assert ask("pause")["done"]
-    assert ask("pause") == {"done": False, "text": f"{kind.title()} {name} is paused already."}
+    ask("pause", True, "is paused" + (": nobody starts its jobs" if kind == "task" else ""))
+    ask("pause", False, "is paused already")
     assert stage.here(f"{kind}s", "pause", name).stdout == f"{name}\tpaused\n"
     assert stage.here(f"{kind}s", "resume", name).stdout == f"{name}\tresumed\n"
-    assert ask("resume") == not_paused
+    ask("resume", False, "was not paused")
     assert [line["action"] for line in stage.json("audit", "--target", f"{kind}:{name}")] == ["resume", "pause"]
 
 

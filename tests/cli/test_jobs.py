@@ -84,7 +84,7 @@ def test_show_tells_the_life_of_a_job_that_failed(filled: Stage) -> None:
     assert "\x1b" not in done.stdout
     for part in (
         "discarded",
-        "all 1 attempts failed",
+        "its only attempt failed",
         "attempt 1: discarded",
         "RuntimeError: no Bo",
         "trial.py",

@@ -51,7 +51,7 @@ def test_status_names_the_jobs_that_are_late_and_those_given_up_and_says_why(lat
     assert rows["late"][:2] == ["3", "greet"]
     assert "its queue 'default' is paused" in rows["late"][3]
     assert rows["discarded"][:2] == ["2", "fail"]
-    assert rows["discarded"][3] == "all 1 attempts failed; RuntimeError: no luck"
+    assert rows["discarded"][3] == "its only attempt failed; RuntimeError: no luck"
 
 
 def test_status_without_a_database_is_one_line(stage: Stage) -> None:

@@ -345,7 +345,7 @@ async def test_a_source_says_what_is_wrong_with_it_and_since_when(chromium: Brow
         good, bad = page.locator("tbody tr", has_text="good"), page.locator("tbody tr", has_text="bad")
         ((_, state, _, made_of_it, drift, found),) = await cells(good)
         assert (state, made_of_it, drift) == ("✓ well", "1", "0")
-        assert found.endswith("made 1, moved 0, cancelled 0 jobs so far")
+        assert found.endswith("made 1, moved 0, cancelled 0 so far")
         ((_, state, _, made_of_it, drift, found),) = await cells(bad)
         assert (state, made_of_it, drift) == ("✕ fails", "0", "1")
         assert re.fullmatch(r"since .+: row .*'tomorrow'.*", found), found

@@ -55,6 +55,7 @@ async def test_a_job_of_node_is_adopted_over_tls(secure: SecureServer, node: Nod
         async with trial.app.worker():
             await producer.add(question("t-1", delay=0))
             assert await trial.wait_sent(1) == ["t-1"]
+            await trial.adopted(1)
         assert await producer.left() == {}
 
 

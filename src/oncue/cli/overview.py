@@ -11,6 +11,7 @@ from oncue.operate import Filter, Operator
 from oncue.operate.find import LATE
 from oncue.operate.shape import from_iso
 from oncue.operate.views import Health, Overview
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -93,9 +94,9 @@ def _verdict(found: Overview) -> Text:
 
     late, gone = found.counts.late, _gone(found)
     bad = [one.state for one in found.health if one.state != "ok"]
-    said = [f"{late:,} job{'' if late == 1 else 's'} late."] if late else []
-    said += [f"{gone:,} job{'' if gone == 1 else 's'} discarded in the past hour."] if gone else []
-    said += [f"{len(bad)} check{' needs' if len(bad) == 1 else 's need'} you."] if bad else []
+    said = [f"{counted(late, 'job')} late."] if late else []
+    said += [f"{counted(gone, 'job')} discarded in the past hour."] if gone else []
+    said += [f"{counted(len(bad), 'check needs', 'checks need')} you."] if bad else []
     if not said:
         return Text("All is well.", style=_STYLES["ok"])
     return Text(" ".join(said), style=_STYLES["fail" if late or "fail" in bad else "warn"])
@@ -118,7 +119,7 @@ def picture(found: Overview, jobs: Sequence[Trouble]) -> RenderableType:
         ),
         Text.assemble(
             "next 10 min  ", (bars([span.count for span in found.coming]), "cyan"),
-            f"  {sum(span.count for span in found.coming):,} jobs",
+            f"  {counted(sum(span.count for span in found.coming), 'job')}",
         ),
         *(_trouble(job) for job in jobs),
         *_health(found.health),

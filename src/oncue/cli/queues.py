@@ -94,16 +94,14 @@ def resume_task(name: str, database: str | None, as_json: bool) -> None:
 
 
 def _set(kind: _Kind, name: str, database: str | None, paused: bool, as_json: bool) -> None:
-    async def work() -> tuple[Done, list[str]]:
+    async def work() -> tuple[Done, str | None]:
         async with operating(database) as operator:
-            known = [lane.name for lane in await operator.lanes("queues" if kind == "queue" else "tasks")]
-            return await operator.pause(kind, name, paused=paused), known
+            return await operator.pause(kind, name, paused=paused), await operator.doubt(kind, name)
 
-    done, known = run(work())
+    done, doubt = run(work())
     tell(done, f"{name}\t{'paused' if paused else 'resumed' if done.done else 'was not paused'}", as_json)
-    if name not in known:
-        others = ", ".join(known) or "none"
-        click.echo(f"No job of {kind} {name!r} is here now. {kind.title()}s that are known: {others}.", err=True)
+    if doubt is not None:
+        click.echo(clean(doubt), err=True)
 
 
 @click.command(short_help="List the workers, and what they run.")

@@ -20,6 +20,7 @@ from oncue.operate.views import JobRow
 from oncue.store import Store
 from oncue.store.views import SchemaView
 from oncue.sweeper import Swept
+from oncue.words import counted
 
 _PAGE = 1000
 
@@ -202,7 +203,7 @@ def restored(release: bool, list_: bool, force: bool, database: str | None, as_j
         show(held, ("id", "task", "args", "scheduled_at", "attempt", "key", "group"), as_json, empty="nothing is held")
         return
     count, what = run(_release(database) if release else _hold(database, force)), "released" if release else "held"
-    tell({what: count}, f"{count} job{'' if count == 1 else 's'} {what}", as_json)
+    tell({what: count}, f"{counted(count, 'job')} {what}", as_json)
     if not release and not as_json:
         click.echo("Fires and source rows of before now will be held too, until --release.", err=True)
 

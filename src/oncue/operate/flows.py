@@ -20,6 +20,7 @@ from oncue.store.steps.operate import PAUSE
 from oncue.store.steps.watch import paused
 from oncue.store.views import JobView, WorkerView
 from oncue.why import seconds
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -202,9 +203,9 @@ def _source(one: SourceStatus, now: int) -> Source:
     if waiting:
         troubles.append(f"rows {', '.join(map(str, waiting))} wait for a key that another row's job has")
     if one.unreadable and not troubles:
-        troubles.append(f"{one.unreadable} rows can't be read")
+        troubles.append(f"{counted(one.unreadable, 'row')} can't be read")
     swept = "never" if one.swept_at is None else f"{seconds(now - one.swept_at)} ago"
-    found = f"swept {swept}; made {one.made}, moved {one.moved}, cancelled {one.cancelled} jobs so far"
+    found = f"swept {swept}; made {one.made}, moved {one.moved}, cancelled {one.cancelled} so far"
     if "trigger" in drift:
         found += f"; {drift['trigger']}"
     count = len(waiting) + one.unreadable

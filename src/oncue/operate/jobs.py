@@ -19,6 +19,7 @@ from oncue.store.steps import operate, overview, read
 from oncue.store.views import AttemptView, JobView
 from oncue.task import MAX_ID
 from oncue.why import seconds
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -114,9 +115,9 @@ class JobReader:
         done = await self._app.store.look(lambda: operate.audit(100, target=f"job:{id}"))
         why = self._redaction.text(await self._app.jobs.why(view), view.args, view.metadata)
         job = self._detail(view, attempts)
-        ended = [*attempts, *(one for one in _last(view, attempts) if one.attempt and view.started_at is not None)]
+        last = _last_attempt(view, attempts) if view.attempt and view.started_at is not None else []
         events = self._events(view, attempts, done)
-        return JobLife(job, why or "", events, [self._attempt(one, view) for one in ended])
+        return JobLife(job, why or "", events, [self._attempt(one, view) for one in [*attempts, *last]])
 
     def _detail(self, view: JobView, attempts: Sequence[AttemptView]) -> JobDetail:
         hide, last = self._redaction, attempts[-1] if attempts and view.state not in FINAL else None
@@ -163,7 +164,7 @@ class JobReader:
         # Before what followed at the same instant.
         for row in reversed(done):
             add(row.at, "asked", f"it {_ACTS.get(row.action, row.action)} by {row.who}{_to(row)}")
-        for one in [*attempts, *_last(view, attempts)]:
+        for one in [*attempts, *_last_attempt(view, attempts)]:
             if one.claimed_at is not None:
                 add(one.claimed_at, "claimed", _claimed(one), None, one.worker)
             if _ran(one):
@@ -214,7 +215,7 @@ def _to(row: AuditRow) -> str:
 
 
 def _folded(view: JobView) -> str:
-    return f"; {view.folded} more calls of the same key were folded into it" if view.folded else ""
+    return f"; {counted(view.folded, 'more call')} of the same key went into it" if view.folded else ""
 
 
 def _when(us: int | None) -> str:
@@ -250,7 +251,7 @@ def _ended(one: AttemptView) -> str:
     return f"{text}: {'; '.join(dict.fromkeys(said))}" if said else text
 
 
-def _last(view: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
+def _last_attempt(view: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
     """Return the attempt that ended the job, which stands in the job's own row; one that never ran, too."""
     if view.state not in FINAL or view.finished_at is None:
         return []

@@ -13,6 +13,7 @@ from oncue.operate.events import Watcher
 from oncue.operate.find import Filter, cursor_of
 from oncue.operate.flows import Flows
 from oncue.operate.jobs import JobReader
+from oncue.operate.known import doubt
 from oncue.operate.overview import Look
 from oncue.operate.schedule import Wish, schedule
 from oncue.operate.shape import iso
@@ -123,15 +124,22 @@ class Operator:
         return (await self.flows.lanes(*await self.look.groups()))[kind == "tasks"]
 
     async def pause(self, kind: Literal["queue", "task", "schedule"], name: str, *, paused: bool = True) -> Done:
-        """Pause or resume a queue, a task or a schedule. Raises UnknownSchedule, or InvalidJob for no name."""
-        if kind == "queue":
-            done = await self._actions.queue(name, paused)
-        elif kind == "task":
-            done = await self._actions.task(name, paused)
-        else:
+        """Pause or resume a queue, a task or a schedule. Raises UnknownSchedule, or InvalidJob for no name.
+
+        A queue or task that nobody knows may be a newer version's: the answer says so, and it is done.
+        """
+        if kind == "schedule":
             done = await self._actions.schedule("pause" if paused else "resume", name)
+        else:
+            done = await (self._actions.queue if kind == "queue" else self._actions.task)(name, paused)
+            if (doubt := await self.doubt(kind, name)) is not None:
+                done = msgspec.structs.replace(done, text=f"{done.text} {doubt}")
         self.look.forget()
         return done
+
+    async def doubt(self, kind: Literal["queue", "task"], name: str) -> str | None:
+        """Return, in words, that no worker and no job knows a queue or task of that name; None where one does."""
+        return await doubt(self.app, self.look, kind, name)
 
     async def reconnect(self) -> Done:
         """Have all whose wake channel doesn't work connect it anew, at once."""

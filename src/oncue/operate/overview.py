@@ -30,50 +30,65 @@ _PAST, _RECENT = 60, 5
 _BIN, _BINS = 30 * SECOND, 20
 _HEALTH_SECONDS = 5.0
 _SHARE = 50
+_STALE = 3
 _LONG = 0.1
+_PATIENCE = 0.5
 _WINDOW = 50_000
 
 
 class Kept(Generic[T]):
     """An answer that is kept for fifty times as long as it took to get, so that asking costs 2% of the time at most.
 
-    What takes long is got in the background while the last answer goes on to be told; and once, however many ask.
-    ``free``: what takes so many seconds at most is not kept.
+    What takes long is got in the background while the last answer goes on to be told; and once, however many ask. An
+    answer that nobody has asked for anew in three times that span is told no more: whoever asks then waits, for
+    ``patience`` seconds at most. ``free``: what takes so many seconds at most is not kept. ``now`` tells seconds.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[T]], least: float = 0.0, free: float = 0.01) -> None:
-        self._ask, self._least, self._free = ask, least, free
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[T]],
+        least: float = 0.0,
+        free: float = 0.01,
+        patience: float | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ask, self._least, self._free, self._patience, self._now = ask, least, free, patience, now
         self._value: T | None = None
-        self._until = self._took = 0.0
+        self._until = self._told_until = self._took = 0.0
         self._asking: asyncio.Future[T] | None = None
         self._forgotten = 0
 
     async def get(self) -> T:
         """Return the answer, a new one where the last one is too old."""
-        if self._value is not None and time.monotonic() < self._until:
+        now = self._now()
+        if self._value is not None and now < self._until:
             return self._value
         asking = self._asking
         if asking is None or asking.done() or asking.get_loop() is not asyncio.get_running_loop():
             asking = self._asking = asyncio.ensure_future(self._anew())
             asking.add_done_callback(lambda done: done.cancelled() or done.exception())
-        if self._value is not None and self._took >= _LONG:
-            return self._value
-        # One of those who wait may leave; the others still want it.
-        return await asyncio.shield(asking)
+        if self._value is None or self._took < _LONG:
+            # One of those who wait may leave; the others still want it.
+            return await asyncio.shield(asking)
+        if now >= self._told_until:
+            await asyncio.wait([asking], timeout=self._patience)
+        return asking.result() if asking.done() else self._value
 
     async def _anew(self) -> T:
-        began, mine = time.monotonic(), self._forgotten
+        began, mine = self._now(), self._forgotten
         value = await self._ask()
+        # What was asked before somebody acted is for those who asked then.
         if mine == self._forgotten:
-            self._value, self._took = value, time.monotonic() - began
+            ended = self._now()
+            self._value, self._took = value, ended - began
             good_for = max(self._least, _SHARE * self._took if self._took > self._free else 0.0)
-            self._until = time.monotonic() + good_for
+            self._until, self._told_until = ended + good_for, ended + _STALE * good_for
         return value
 
     def forget(self) -> None:
-        """Ask anew next time: something was changed here, which neither the last answer nor what is being asked just
-        now may see."""
-        self._value, self._asking = None, None
+        """Ask anew next time: something was changed here, which what is being asked just now may not see."""
+        self._until = self._told_until = 0.0
+        self._asking = None
         self._forgotten += 1
 
 
@@ -83,7 +98,8 @@ class Look:
     def __init__(self, app: OnCue) -> None:
         self._app = app
         self._live = Kept(self._ask_live)
-        self._final = Kept(self._ask_final)
+        # Of what has ended nothing changes any more, but there may be very much of it: nobody waits long for that.
+        self._final = Kept(self._ask_final, patience=_PATIENCE)
         self._bins = Kept(self._ask_bins)
         self._groups = Kept(self._ask_groups, free=_LONG)
         self._health = Kept(self._ask_health, _HEALTH_SECONDS)
