@@ -169,32 +169,6 @@ async def test_nobody_waits_long_for_what_hardly_changes() -> None:
     assert await kept.get() == 2
 
 
-async def test_who_acted_sees_what_came_of_it_however_long_that_takes() -> None:
-    gate, asked = asyncio.Event(), 0
-
-    async def ask() -> int:
-        nonlocal asked
-        asked = mine = asked + 1
-        if mine == 2:
-            await gate.wait()
-        return mine
-
-    kept = Kept(ask)
-    assert await kept.get() == 1
-    kept._took, kept._until = 1.0, 0.0
-    # What is asked for here began before somebody acted.
-    assert await kept.get() == 1
-    before = kept._asking
-    await asyncio.sleep(0)
-    kept.forget()
-    assert await kept.get() == 3
-    gate.set()
-    assert before is not None
-    assert await before == 2
-    kept._until = float("inf")
-    assert await kept.get() == 3
-
-
 async def test_what_takes_long_is_got_once_for_all_who_ask() -> None:
     gate, asked = asyncio.Event(), 0
 
