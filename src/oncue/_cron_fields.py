@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from .errors import ConfigError
+from .words import counted
 
 
 class InvalidCron(ConfigError):
@@ -92,7 +93,7 @@ def parse(expression: str) -> Spec:
         parts.insert(0, "0")
     if len(parts) != 6:
         raise InvalidCron(
-            f"cron {expression!r} has {len(parts)} fields. Write 5 (minute hour day month weekday) "
+            f"cron {expression!r} has {counted(len(parts), 'field')}. Write 5 (minute hour day month weekday) "
             "or 6 with the second first (second minute hour day month weekday); there is no year field"
         )
     fields = [_Parser(expression, rule, part).values() for rule, part in zip(_RULES, parts, strict=True)]

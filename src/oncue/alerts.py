@@ -19,6 +19,7 @@ from oncue.clock import SECOND, from_us, seconds_to_us
 from oncue.errors import ConfigError, StoreError
 from oncue.store.steps import chats, watch
 from oncue.why import seconds
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -107,7 +108,9 @@ class Late(_Rule):
             return None
         worst = min(late, key=lambda one: one.first)
         behind = f"; {blocked} of them wait behind others" if blocked else ""
-        return f"{_count(count, 'job')} late, the first for {seconds(now - worst.first)} in queue {worst.queue}{behind}"
+        return (
+            f"{counted(count, 'job')} late, the first for {seconds(now - worst.first)} in queue {worst.queue}{behind}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +129,7 @@ class Discards(_Rule):
             return None
         id, task, _ = found.last
         span = seconds(seconds_to_us(self.within))
-        return f"{_count(found.number, 'job')} discarded in the last {span}, the last one job {id} ({task})"
+        return f"{counted(found.number, 'job')} discarded in the last {span}, the last one job {id} ({task})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +148,8 @@ class Workers(_Rule):
         workers, now = await app.jobs.workers(), app.clock.now()
         alive = sum(one.state == "alive" for one in workers)
         if alive < self.at_least:
-            return f"{alive} of at least {self.at_least} workers are alive"
-        lost = [f"{one.name} is {one.state} with {_count(one.running, 'job')}" for one in workers
+            return f"{counted(alive, 'worker is', 'workers are')} alive, and there should be {self.at_least} at least"
+        lost = [f"{one.name} is {one.state} with {counted(one.running, 'job')}" for one in workers
                 if one.state != "alive" and one.running]  # fmt: skip
         if lost:
             return f"worker {', '.join(lost)}"
@@ -208,7 +211,7 @@ class Parked(_Rule):
         said = [f"channel {one.name} was stopped by its messenger" for one in rows if one.stopped and one.paused_at]
         parked = [one for one in await app.store.look(chats.standing_still) if one.state == "parked"]
         said += [
-            f"{_count(one.number, 'conversation')} parked, the last {one.last} ({one.conversation})"
+            f"{counted(one.number, 'conversation')} parked, the last {one.last} ({one.conversation})"
             for one in parked
             if one.number >= self.conversations
         ]
@@ -391,7 +394,3 @@ def _why(error: Exception, target: Target) -> str:
 
 def _host(url: str) -> str:
     return urlsplit(url).hostname or ""
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

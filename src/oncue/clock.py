@@ -58,6 +58,11 @@ def from_us(us: int) -> datetime:
     return FIRST + timedelta(microseconds=us)
 
 
+def iso(us: int) -> str:
+    """Return a time as every face shows it: RFC 3339, UTC, with microseconds, ``2026-11-30T17:20:01.123456Z``."""
+    return f"{from_us(us):%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
 def seconds_to_us(delay: float | timedelta) -> int:
     """Convert a delay (seconds, or a timedelta) to microseconds, rounded up so that nothing gets earlier.
 

@@ -91,7 +91,9 @@ class JobContext:
     @property
     def origin(self) -> str | None:
         """Who made the job: ``cron:NAME``, ``source:NAME``, or None for a call of ``schedule``."""
-        return self._job.origin
+        job = self._job
+        # Of one that was put back since, who made it stands beside: the schedule or source decides no more over it.
+        return msgspec.json.decode(job.origin_ref)[0] if job.origin is None and job.origin_ref else job.origin
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -216,7 +216,7 @@ class Every:
 
     def describe(self) -> str:
         """A short English sentence."""
-        return f"Every {self.seconds:g} seconds"
+        return "Every second" if self.seconds == 1 else f"Every {self.seconds:g} seconds"
 
     def finest_interval_seconds(self) -> float:
         """The gap between two fires, in seconds."""

@@ -205,7 +205,8 @@ def _failed(job: Claimed, outcome: Failed, now: int, started_at: int) -> Ack:
         ack.reason = f"attempt {used} of {job.max_attempts} failed"
     else:
         ack = Ack(job.id, job.attempt, "discarded", "discarded", started_at, now)
-        ack.reason = outcome.reason or f"all {job.max_attempts} attempts failed"
+        all_failed = "its only attempt failed" if job.max_attempts == 1 else f"all {job.max_attempts} attempts failed"
+        ack.reason = outcome.reason or all_failed
     ack.error, ack.traceback = outcome.error, outcome.traceback
     return ack
 

@@ -13,6 +13,7 @@ from oncue.metrics import Minute, Recorder, to_json
 from oncue.store import Store
 from oncue.store.operating import MinuteRow
 from oncue.store.steps.operate import save_minutes
+from oncue.words import counted
 
 log = logging.getLogger("oncue.minutes")
 EVERY = 5.0
@@ -55,7 +56,7 @@ async def write(store: Store, clock: Clock, recorder: Recorder) -> bool:
     try:
         await store.change(lambda: save_minutes(rows))
     except StoreError as error:
-        log.warning("the figures of %d minutes can't be written now: %s", len(rows), error)
+        log.warning("%s of figures can't be written now: %s", counted(len(rows), "row"), error)
         recorder.give_back(minutes)
         return False
     except BaseException:

@@ -21,6 +21,7 @@ from oncue.store.steps.operate import add_audit
 from oncue.store.steps.schedules import pause_schedule
 from oncue.task import Call, Missed, Overlap
 from oncue.tracing import carried
+from oncue.words import counted
 
 log = logging.getLogger("oncue.planner")
 _GRACE = SECOND
@@ -163,7 +164,8 @@ class Planner:
         jobs = [self._job(row, options, nominal) for nominal in fires]
         done = await self._store.advance_schedule(row, following, dropped, jobs)
         if done and dropped:
-            log.warning("schedule %s: %d missed fires were dropped (missed=%s)", row.name, dropped, options.missed)
+            lost = counted(dropped, "missed fire was", "missed fires were")
+            log.warning("schedule %s: %s dropped (missed=%s)", row.name, lost, options.missed)
         return len(jobs) if done else 0
 
     def _job(self, row: ScheduleRow, options: _Options, nominal: int) -> NewJob:

@@ -14,6 +14,7 @@ from oncue.job import Claimed
 from oncue.redis_link import end
 from oncue.store import Store
 from oncue.wake import Wake
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.wake.bullmq import Carrier
@@ -195,7 +196,8 @@ class Backups:
         try:
             await self._carrier.take_back(served)
         except Exception as error:
-            log.debug("%d announcements could not be taken back and will be delivered: %s", len(served), error)
+            said = counted(len(served), "announcement")
+            log.debug("%s could not be taken back and will be delivered: %s", said, error)
 
 
 @contextlib.asynccontextmanager

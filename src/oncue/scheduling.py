@@ -14,6 +14,7 @@ from oncue.errors import InvalidJob, InvalidTime, PayloadTooLarge
 from oncue.job import Conflict, NewJob, WhenLate, WhileStarted
 from oncue.task import Call, checked_name, checked_whole, microseconds
 from oncue.tracing import RESERVED, UNTRACED, api, carried, scheduling
+from oncue.words import counted
 
 Delay = float | timedelta
 MAX_ARGS = 262_144
@@ -56,7 +57,7 @@ def traced_storing(calls: Sequence[Scheduled | Call[Any]]) -> AbstractContextMan
     if api() is None:
         return UNTRACED
     if len(calls) != 1:
-        return scheduling(f"{len(calls)} jobs")
+        return scheduling(counted(len(calls), "job"))
     # What is no call at all is refused when its job is made.
     call: object = getattr(calls[0], "call", calls[0])
     return scheduling(call.task.name if isinstance(call, Call) else "nothing")

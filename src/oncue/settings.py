@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from oncue.errors import ConfigError
+from oncue.words import counted
 
 DEFAULT_URL = "sqlite:///oncue.db"
 SHORTEST_SECRET = 16
@@ -64,9 +65,10 @@ def secrets_of(given: str | Sequence[str] | None, name: str = "secret") -> tuple
     for number, secret in enumerate(found, 1):
         which = name if len(found) == 1 else f"{name} (number {number} of {len(found)})"
         if len(secret) < SHORTEST_SECRET:
+            length = counted(len(secret), "character")
             raise ConfigError(
-                f"{which} has {len(secret)} characters; with fewer than {SHORTEST_SECRET} it could be guessed. Make "
-                "one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                f"{which} has {length}; with fewer than {SHORTEST_SECRET} it could be guessed. Make one with: "
+                "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
         if not secret.isascii() or not secret.isprintable() or " " in secret:
             raise ConfigError(f"{which} has a space, a control character or one beyond ASCII, which no header keeps.")

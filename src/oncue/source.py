@@ -30,6 +30,7 @@ from oncue.store.sources import (
     row_of,
 )
 from oncue.task import Call, Task
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -388,7 +389,7 @@ class Sources:
         """Log a source's trouble when it begins or changes, not at every sweep."""
         text = text.removeprefix(f"source {name}: ")
         if text and self._troubles.get(name) != text:
-            rows = f"{unreadable} row{'s' * (unreadable > 1)} can't be read: " if unreadable else ""
+            rows = f"{counted(unreadable, 'row')} can't be read: " if unreadable else ""
             log.error("source %s: %s%s", name, rows, text)
         elif not text and self._troubles.get(name):
             log.info("source %s is well again", name)

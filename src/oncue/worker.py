@@ -30,6 +30,7 @@ from oncue.store import Claim, Claims, Store, WorkerRow
 from oncue.store.lock import LifeLock
 from oncue.store.shares import Shares
 from oncue.wake import Wake
+from oncue.words import counted
 
 log = logging.getLogger("oncue.worker")
 _LONGEST_SLEEP = 60 * SECOND
@@ -342,10 +343,10 @@ class Worker:
         if not worker or worker != self.id:
             return
         log.error(
-            "worker %s lost its lease: its %d jobs were taken back, and %d that had ended came too late to be "
+            "worker %s lost its lease: %s taken back, and %d that had ended came too late to be "
             "recorded; it goes on under a new id",
             self.name,
-            len(self.places.runs),
+            counted(len(self.places.runs), "job of it was", "jobs of it were"),
             len(self.places.acks),
         )
         self.id = 0

@@ -87,14 +87,14 @@ async def test_discards_are_found_for_as_long_as_they_are_recent(app: OnCue, clo
 
 async def test_workers_that_are_missing_or_dead_with_jobs_are_found(app: OnCue, clock: TestClock) -> None:
     async with app:
-        assert await Workers().find(app) == "0 of at least 1 workers are alive"
+        assert await Workers().find(app) == "0 workers are alive, and there should be 1 at least"
         now = clock.now()
         row = WorkerRow(0, "one", "elsewhere", 1, None, now, now, now + 10_000_000)
         await app.store.register(row)
         assert await Workers().find(app) is None
-        assert await Workers(at_least=2).find(app) == "1 of at least 2 workers are alive"
+        assert await Workers(at_least=2).find(app) == "1 worker is alive, and there should be 2 at least"
         clock.advance(121)
-        assert await Workers().find(app) == "0 of at least 1 workers are alive"
+        assert await Workers().find(app) == "0 workers are alive, and there should be 1 at least"
 
 
 async def test_a_worker_that_died_with_jobs_is_found_until_that_is_a_while_ago(app: OnCue, clock: TestClock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from click.testing import CliRunner, Result
 from oncue import OnCue
 from oncue.cli import main
 
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+"""How every face writes a time."""
+_TIME = re.compile(r'"(\d{4}-\d\d-\d\dT[^"]*)"')
 COMMAND = [sys.executable, "-m", "oncue"]
 SECRET = "a-secret-of-some-length"
 APP = """
@@ -63,6 +67,13 @@ async def trial(chat):
     raise ValueError(f"no {name}")
 """
 ANA = "4915700000001"
+STOPPED = """
+INSERT INTO oncue_channel (name, stopped, stopped_at, heard_at, disabled) VALUES
+  ('whatsapp', 'the token has expired', 1, 2, '{"hello en_US": "paused for its quality", "bye de": "it is gone"}'),
+  ('telegram', NULL, NULL, 2, '{}');
+INSERT INTO oncue_queue (name, paused, paused_at) VALUES ('whatsapp.send', 1, 1);
+"""
+"""A channel that sends nothing, with two templates that were refused, and one that does."""
 
 
 class Running:
@@ -136,9 +147,10 @@ class Stage:
         return [line.split("\t") for line in done.stdout.splitlines()]
 
     def json(self, *arguments: str, code: int = 0) -> Any:
-        """Run the command with ``--json`` and return what it answers."""
+        """Run the command with ``--json`` and return what it answers, in which all times have one form."""
         done = self.here(*arguments, "--json")
         assert done.exit_code == code, done.output
+        assert not (wrong := [time for time in _TIME.findall(done.stdout) if not TIME.fullmatch(time)]), wrong
         return json.loads(done.stdout)
 
     def apart(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

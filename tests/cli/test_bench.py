@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from oncue import OnCue
 from oncue.cli import main
+from oncue.cli.bench import _remarks
 from tests.cli.stage import Stage
 from tests.databases import NEWEST, database
 
@@ -27,6 +28,9 @@ def check(answer: dict[str, object]) -> None:
     assert isinstance(late, dict)
     assert late["jobs"] == 3
     assert late["p50_ms"] <= late["p99_ms"] <= late["max_ms"]
+    remarks = answer["remarks"]
+    assert isinstance(remarks, list)
+    assert "A p99 of fewer than 100 jobs is their max: --timed 100 or more." in remarks
 
 
 def test_on_sqlite_the_jobs_that_are_there_stay_untouched(stage: Stage) -> None:
@@ -41,6 +45,16 @@ def test_on_sqlite_the_jobs_that_are_there_stay_untouched(stage: Stage) -> None:
     check(json.loads(stage.here(*FEW).stdout))
     assert sorted(stage.folder.iterdir()) == before
     assert [row[:3] for row in stage.lines("jobs", "list")] == [["1", "scheduled", "greet"]]
+
+
+def test_a_rate_of_too_few_jobs_is_said_to_tell_nothing(stage: Stage) -> None:
+    assert _remarks(18_000.0, 0.6, 100) == []
+    (short,) = _remarks(4_862.0, 0.04, 200)
+    assert "within 0.04 s" in short
+    assert "--jobs 10000." in short
+    said = stage.here("bench", "--jobs", "1", "--timed", "1")
+    assert "A p99 of fewer than 100 jobs is their max" in said.stderr
+    assert said.stdout.splitlines()[2].startswith("2 jobs that did nothing\t")
 
 
 def test_without_a_database_none_is_made(stage: Stage) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.stage import ANA, TALK, Stage
+from tests.cli.stage import ANA, STOPPED, TALK, Stage
 
 
 @pytest.fixture
@@ -116,6 +116,9 @@ def test_what_was_answered_is_hidden_where_the_application_hides_texts(talking: 
         shown = talking.here("conversations", "show", "1", "--app", "trial:app", *more).output
         assert "Rumpel" not in shown
         assert "\u2022\u2022\u2022" in shown
+        told = talking.here("conversations", "timeline", "p1", "--app", "trial:app", *more).output
+        assert not [part for part in ("Who are you?", "Ana", ANA) if part in told]
+        assert "(12 characters)" in told
 
 
 def test_all_of_a_person_is_handed_over_and_erased(talking: Stage) -> None:
@@ -138,14 +141,6 @@ def execute(stage: Stage, sql: str) -> None:
         conn.executescript(sql)
 
 
-STOPPED = """
-INSERT INTO oncue_channel (name, stopped, stopped_at, heard_at, disabled) VALUES
-  ('whatsapp', 'the token has expired', 1, 2, '{"hello en_US": "paused for its quality", "bye de": "it is gone"}'),
-  ('telegram', NULL, NULL, 2, '{}');
-INSERT INTO oncue_queue (name, paused, paused_at) VALUES ('whatsapp.send', 1, 1);
-"""
-
-
 def test_a_channel_says_whether_it_sends_why_not_and_what_to_do(talking: Stage) -> None:
     execute(talking, STOPPED)
     shown = talking.here("conversations", "channels")
@@ -155,7 +150,8 @@ def test_a_channel_says_whether_it_sends_why_not_and_what_to_do(talking: Stage) 
     assert "then: oncue queues resume whatsapp.send" in shown.stderr
     assert "telegram" not in shown.stderr
     told = {one["channel"]: one for one in talking.json("conversations", "channels")}
-    assert told["whatsapp"]["disabled"] == ["bye de", "hello en_US"]
+    assert [one["template"] for one in told["whatsapp"]["disabled"]] == ["bye", "hello"]
+    assert rows["whatsapp"][5] == '["bye de","hello en_US"]'
     assert (told["telegram"]["duplicates"], told["telegram"]["since"]) == (0, None)
     talking.lines("queues", "resume", "whatsapp.send")
     assert [line[1] for line in talking.lines("conversations", "channels")] == ["yes", "yes"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ from zoneinfo import ZoneInfo
 import httpx
 import pytest
 
-from oncue.store import WorkerRow
-from oncue.store.steps import manage
+from oncue.operate.views import JobSummary
+from oncue.store import Claim, WorkerRow
 from oncue.web import dashboard_app
-from tests.cli.stage import ANA, TALK, Stage
+from tests.cli.stage import ANA, STOPPED, TALK, Stage
 from tests.web.conftest import serving
 
 MORE = """
@@ -41,15 +42,16 @@ async def spring() -> None: ...
 async def autumn() -> None: ...
 """
 TABLE = "CREATE TABLE free_trials (id INTEGER PRIMARY KEY, due_at TEXT)"
-WORKER = WorkerRow(0, "far", "elsewhere", 17, '{"mail": 3}', 1, 2, 3, 0, '["greet"]', "0.1.0")
 SPAN = re.compile(r"[0-9.]+ (ms|s|min|h|d)( ago|\b)")
 """Spans as seen from now, which differ from one question to the next."""
+HOUR = 3_600_000_000
 APP = ("--app", "trial:app")
+SUMMARY = JobSummary.__struct_fields__
 
 
 @pytest.fixture
 def faces(stage: Stage) -> Iterator[tuple[Stage, httpx.Client]]:
-    """Job 1 completed, 2 is to be tried again, 3 discarded, 4 waits behind 5's lane, and a worker that is there."""
+    """Job 1 completed, 2 is to be tried again, 3 discarded, 4 waits behind 5's lane, and 6 runs elsewhere."""
     (stage.folder / "trial.py").write_text((stage.folder / "trial.py").read_text() + MORE)
     with closing(sqlite3.connect(stage.database)) as conn:
         conn.execute(TABLE)
@@ -64,7 +66,11 @@ def faces(stage: Stage) -> Iterator[tuple[Stage, httpx.Client]]:
             await app.drain()
             await app.schedule(names["greet"].call("Cy"), delay=3600, group="lane", queue="slow")
             await app.schedule(names["greet"].call("Di"), delay=1800, group="lane", queue="slow")
-            await app.store.change(lambda: manage.add_worker(WORKER))
+            await app.schedule(names["hang"].call(), queue="mail")
+            now = app.clock.now()
+            far = WorkerRow(0, "far", "elsewhere", 17, '{"mail": 3}', now, now, now + HOUR, 0, '["greet"]', "0.1.0")
+            worker, _ = await app.store.register(far)
+            assert len((await app.store.claim(Claim(worker, now, now, HOUR, 9))).jobs) == 1
 
     asyncio.run(fill())
     assert stage.here("tasks", "pause", "greet").exit_code == 0
@@ -79,19 +85,10 @@ def api(client: httpx.Client, path: str) -> Any:
     return answer.json()
 
 
-def within(theirs: Any, ours: Any) -> None:
-    """All that the API says the command line says too, which may say more."""
-    if isinstance(theirs, dict):
-        for name, value in theirs.items():
-            within(value, ours[name])
-    elif isinstance(theirs, list):
-        assert len(theirs) == len(ours)
-        for one, other in zip(theirs, ours, strict=True):
-            within(one, other)
-    elif isinstance(theirs, str):
-        assert SPAN.sub("?", ours) == SPAN.sub("?", theirs)
-    else:
-        assert ours == theirs
+def same(theirs: Any, ours: Any) -> None:
+    """What the API says the command line says too, and nothing else."""
+    told, wanted = (SPAN.sub("?", json.dumps(one, indent=1, sort_keys=True)) for one in (ours, theirs))
+    assert told == wanted
 
 
 def test_all_faces_say_the_same(faces: tuple[Stage, httpx.Client]) -> None:
@@ -105,16 +102,43 @@ def test_all_faces_say_the_same(faces: tuple[Stage, httpx.Client]) -> None:
     assert [(one["name"], one["state"]) for one in ours["health"]] == [
         (one["name"], one["state"]) for one in theirs["health"]
     ]
-    for id in range(1, 6):
-        within(api(client, f"/jobs/{id}"), stage.json("jobs", "show", str(id), *APP))
-    within(api(client, "/jobs")["items"], stage.json("jobs", "list", *APP))
+    for id in range(1, 7):
+        same(api(client, f"/jobs/{id}"), stage.json("jobs", "show", str(id), *APP))
+    # A list on the command line has what its table shows besides: of each job what `jobs show` says of it.
+    listed = stage.json("jobs", "list", *APP)
+    same(api(client, "/jobs")["items"], [{name: job[name] for name in SUMMARY} for job in listed])
+    for job in listed:
+        known = api(client, f"/jobs/{job['id']}")["job"]
+        del known["traceback"]
+        same(known, job)
+    same(api(client, "/overview")["counts"], stage.json("jobs", "counts", *APP))
     for path in ("queues", "tasks", "schedules"):
-        within(api(client, f"/{path}")["items"], stage.json(path, "list", *APP))
+        same(api(client, f"/{path}")["items"], stage.json(path, "list", *APP))
     for path, count in (("workers", 1), ("sources", 1), ("blockers", 0), ("audit", 2)):
         items = api(client, f"/{path}")["items"]
         assert len(items) == count
-        within(items, stage.json(path, *APP))
-    within(api(client, "/schedules/nightly"), stage.json("schedules", "show", "nightly", *APP))
+        same(items, stage.json(path, *APP))
+    (worker,) = api(client, "/workers")["items"]
+    assert (worker["weights"], [(job["id"], job["task"]) for job in worker["jobs"]]) == ({"mail": 3.0}, [(6, "hang")])
+    (slow,) = [queue for queue in api(client, "/queues")["items"] if queue["name"] == "slow"]
+    assert (slow["scheduled"], slow["blocked"], slow["paused"]) == (2, 0, True)
+
+
+def test_all_faces_list_the_fires_of_a_paused_schedule_and_say_that_it_is_paused(
+    faces: tuple[Stage, httpx.Client],
+) -> None:
+    stage, client = faces
+    before = api(client, "/schedules/nightly")
+    same(before, stage.json("schedules", "show", "nightly", *APP))
+    assert stage.here("schedules", "pause", "nightly").exit_code == 0
+    paused = api(client, "/schedules/nightly")
+    assert (paused["paused"], paused["next"], paused["next_fires"]) == (True, None, before["next_fires"])
+    same(paused, stage.json("schedules", "show", "nightly"))
+    same(paused["next_fires"], stage.json("schedules", "preview", "nightly"))
+    same(api(client, "/schedules")["items"], stage.json("schedules", "list"))
+    told = stage.lines("schedules", "show", "nightly")
+    assert ["paused", "yes"] in told
+    assert [line[0] for line in told[7:]] == ["if resumed"] * 10
 
 
 def test_what_the_application_hides_is_hidden_in_both(faces: tuple[Stage, httpx.Client]) -> None:
@@ -206,18 +230,24 @@ def test_both_faces_say_that_nothing_was_done_and_keep_it_out_of_the_audit(
     stage, client = faces
     name = "nothere"
 
-    def ask(verb: str) -> Any:
-        return act(client, f"/{kind}s/{name}/{verb}")
+    def ask(verb: str, done: bool, text: str) -> None:
+        """Nobody knows that name, which both faces say too."""
+        answers = [act(client, f"/{kind}s/{name}/{verb}")]
+        if not done:
+            answers.append(stage.json(f"{kind}s", verb, name))
+        for answer in answers:
+            said, _, doubt = answer["text"].partition(". No ")
+            assert (answer["done"], said) == (done, f"{kind.title()} {name} {text}")
+            assert f"a {kind} '{name}'; {kind}s that are known: " in doubt
 
-    not_paused = {"done": False, "text": f"{kind.title()} {name} was not paused."}
-    assert ask("resume") == not_paused
+    ask("resume", False, "was not paused")
     assert stage.here(f"{kind}s", "resume", name).stdout == f"{name}\twas not paused\n"
     assert stage.json("audit", "--target", f"{kind}:{name}") == []
-    assert ask("pause")["done"]
-    assert ask("pause") == {"done": False, "text": f"{kind.title()} {name} is paused already."}
+    ask("pause", True, "is paused" + (": nobody starts its jobs" if kind == "task" else ""))
+    ask("pause", False, "is paused already")
     assert stage.here(f"{kind}s", "pause", name).stdout == f"{name}\tpaused\n"
     assert stage.here(f"{kind}s", "resume", name).stdout == f"{name}\tresumed\n"
-    assert ask("resume") == not_paused
+    ask("resume", False, "was not paused")
     assert [line["action"] for line in stage.json("audit", "--target", f"{kind}:{name}")] == ["resume", "pause"]
 
 
@@ -249,20 +279,32 @@ def test_all_faces_say_the_same_of_conversations(stage: Stage) -> None:
 
     asyncio.run(begin())
     assert stage.here("conversations", "takeover", "trial:app", "p2").exit_code == 0
+    with closing(sqlite3.connect(stage.database)) as conn, conn:
+        conn.executescript(STOPPED)
     with serving(dashboard_app(stage.load()["app"], loopback=True)) as client:
         first = api(client, "/conversations?limit=2")
-        within(first["items"], stage.json("conversations", "list", "--limit", "2"))
+        same(first["items"], stage.json("conversations", "list", "--limit", "2"))
         second = api(client, f"/conversations?limit=2&cursor={first['next']}")
-        within(second["items"], stage.json("conversations", "list", "--before", first["next"]))
+        same(second["items"], stage.json("conversations", "list", "--before", first["next"]))
         assert [one["id"] for page in (first, second) for one in page["items"]] == [3, 2, 1]
         assert second["next"] is None
         for id in (1, 2):
-            within(api(client, f"/conversations/{id}"), stage.json("conversations", "show", str(id)))
+            same(api(client, f"/conversations/{id}"), stage.json("conversations", "show", str(id)))
+        for id in (1, 2):
+            same(api(client, f"/people/{id}"), stage.json("conversations", "timeline", f"p{id}"))
+        same(
+            api(client, "/conversations?person=2&channel=whatsapp")["items"],
+            stage.json("conversations", "list", "--person", "p2", "--channel", "whatsapp"),
+        )
+        channels = api(client, "/channels")["items"]
+        same(channels, stage.json("conversations", "channels"))
+        disabled = [one for channel in channels for one in channel["disabled"]]
+        same(disabled, stage.json("conversations", "templates"))
         checks = {one["name"]: one for one in api(client, "/checks")["items"]}
         told = {one["name"]: one for one in stage.json("doctor", code=1)["checks"]}
         for name in ("conversations", "running long", "tokens", "overdue jobs"):
             assert set(told[name]) == set(checks[name]) == {"name", "state", "found", "remedy"}
-            within(checks[name], told[name])
+            same(checks[name], told[name])
         assert act(client, "/conversations/2/release")["done"]
         assert stage.json("conversations", "show", "2")["conversation"]["state"] == "active"
         for verb, target in (("pause", "2"), ("resume", "2"), ("takeover", "p2"), ("release", "p2"), ("stop", "2")):

@@ -72,7 +72,7 @@ def test_json_holds_all_that_is_known_with_times_in_iso_8601(filled: Stage) -> N
     assert job["metadata"] == {"from": "web"}
     assert job["key"] == "key-3"
     assert job["finished_at"] is None
-    assert job["cancel"] is False
+    assert job["cancel_requested"] is False
     assert job["scheduled_at"].endswith("Z")
     assert job["scheduled_at"] > job["created_at"]
 
@@ -84,7 +84,7 @@ def test_show_tells_the_life_of_a_job_that_failed(filled: Stage) -> None:
     assert "\x1b" not in done.stdout
     for part in (
         "discarded",
-        "all 1 attempts failed",
+        "its only attempt failed",
         "attempt 1: discarded",
         "RuntimeError: no Bo",
         "trial.py",

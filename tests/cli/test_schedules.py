@@ -132,7 +132,9 @@ def test_a_paused_queue_keeps_its_jobs(stage: Stage) -> None:
     assert stage.here("queues", "resume", "nope").stdout == "nope\twas not paused\n"
     assert [queue["name"] for queue in stage.json("queues", "list")] == ["default"]
     unknown = stage.here("queues", "pause", "defualt")
-    assert unknown.stderr == "No job of queue 'defualt' is here now. Queues that are known: default.\n"
+    said = "No job is in, and no worker names, a queue 'defualt'; queues that are known: default."
+    assert (unknown.exit_code, unknown.stderr) == (0, f"{said}\n")
+    assert stage.json("queues", "pause", "defualt")["text"] == f"Queue defualt is paused already. {said}"
     assert stage.json("drain", "trial:app")["ran"] == 1
 
 

@@ -183,12 +183,15 @@ def test_a_paused_task_waits_for_all_workers(filled: Stage) -> None:
     assert filled.json("drain", "trial:app")["ran"] == 0
     task = {row["name"]: row for row in filled.json("tasks", "list")}["greet"]
     # What a claim met of it is parked, and no more due until it is resumed.
-    assert (task["paused"], task["due"], task["scheduled"]) == (True, 0, 3)
+    assert (task["paused"], task["due"], task["scheduled"], task["blocked"]) == (True, 0, 2, 1)
     assert "greet is paused" in filled.here("doctor").stdout
     assert filled.here("tasks", "resume", "greet").stdout == "greet\tresumed\n"
     assert filled.here("tasks", "resume", "greet").stdout == "greet\twas not paused\n"
     assert filled.json("drain", "trial:app")["ran"] == 1
-    assert "Tasks that are known: fail, greet" in filled.here("tasks", "pause", "great").stderr
+    said = "No worker and no job knows a task 'great'; tasks that are known: fail, greet."
+    unknown = filled.here("tasks", "pause", "great")
+    assert (unknown.exit_code, unknown.stdout, unknown.stderr) == (0, "great\tpaused\n", f"{said}\n")
+    assert said in filled.json("tasks", "pause", "great")["text"]
     assert [(one["action"], one["target"]) for one in filled.json("audit", "--target", "task:greet")] == [
         ("resume", "task:greet"),
         ("pause", "task:greet"),

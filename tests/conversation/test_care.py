@@ -130,7 +130,7 @@ async def test_all_that_is_kept_is_handed_over(app: OnCue) -> None:
     assert told["duplicates"] == 1
     assert told["person"]["address"] == "1650"
     assert told["messages"][0]["content"] == {"type": "text", "body": "How old are you?"}
-    assert told["messages"][0]["created_at"] == "2030-03-17T17:46:40+00:00"
+    assert told["messages"][0]["created_at"] == "2030-03-17T17:46:40.000000Z"
     sizes = {name: len(told[name]) for name in msgspec.structs.asdict(await People(app).file(1)) if name != "person"}
     assert sizes == {"chats": 1, "steps": 1, "messages": 2, "sent": 3, "statuses": 2, "inbound": 1, "events": 1}
 

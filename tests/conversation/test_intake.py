@@ -59,7 +59,7 @@ async def test_what_is_repeated_is_said(tmp_path: Path, caplog: pytest.LogCaptur
             await made.post(update(inbound("m1")))
             assert "repeats" not in caplog.text
             await made.post(update(inbound("m1"), inbound("m2")))
-            assert "an update repeats 1 messages" in caplog.text
+            assert "an update repeats 1 message:" in caplog.text
 
 
 async def test_where_nothing_can_be_stored_the_messenger_is_to_send_it_again(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ async def test_what_cannot_be_read_is_kept_as_it_is(
         ((id, note),) = await made.rows("id, note FROM oncue_update")
         assert await made.app.store.look(lambda: inbox.raw_update("line", id)) == raw
         assert note.startswith("update: ")
-        assert "items of an update can't be used" in caplog.text
+        assert "1 item of an update can't be used" in caplog.text
         assert await made.rows("count(*) FROM oncue_job") == [[0]]
 
 

@@ -20,9 +20,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from oncue import Scheduled
+from oncue import OnCue, Scheduled
 from oncue.operate import Operator
+from oncue.store.postgres import PostgresStore
 from oncue.web import dashboard_app
+from tests import pg, pgfaults
 from tests.browser import tab
 from tests.cli.stage import Running, environment
 from tests.dashboard.stage import PREFIX, Shop, confirm, dashboard, faults, follow, serving, shop, view
@@ -118,6 +120,26 @@ async def test_it_says_plainly_that_it_is_not_live_and_comes_back(chromium: Brow
             await expect(page.locator("main")).to_contain_text("No worker is registered")
             await follow(page.get_by_role("link", name="Jobs"))
             await expect(page.locator("tbody tr")).to_have_count(1)
+
+
+async def test_it_says_why_the_database_can_not_be_asked(
+    chromium: Browser, pg_database: pg.Database, pg_proxy: pgfaults.Proxy
+) -> None:
+    app = OnCue(pg_proxy.dsn(pg_database.dsn))
+    async with dashboard(app) as url, tab(chromium, complaints="503") as page:
+        await view(page, url)
+        # Nobody here waits for the server to come back.
+        assert isinstance(app.store, PostgresStore)
+        app.store.pool.patience = 0.1
+        pg_proxy.refuse()
+        pg_proxy.cut()
+        await expect(page.locator(".verdict")).to_contain_text("it can't be asked, so the rest is as it was")
+        await page.get_by_role("link", name="Workers").click()
+        where = urlsplit(pg_proxy.dsn(pg_database.dsn)).netloc.rpartition("@")[2]
+        await expect(page.get_by_role("alert")).to_contain_text(where)
+        await expect(page.get_by_role("alert")).to_contain_text("can't be reached")
+        pg_proxy.heal()
+        await expect(page.locator("main")).to_contain_text("No worker is registered")
 
 
 async def test_after_a_gap_it_goes_on_where_it_was_or_loads_anew(chromium: Browser, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ async def test_who_listens_and_what_waits_is_told(stage: Stage, redis_url: str) 
             while not link.llen(f"bull:{QUEUE}:wait"):
                 await stage.job(handle)
             (check,) = await node_checks(stage.app)
-            assert (check.level, check.found) == ("FAIL", "no worker in Node listens; 1 jobs wait, 0 run")
+            assert (check.level, check.found) == ("FAIL", "no worker in Node listens; 1 job waits, 0 run")
             async with stage.node():
                 await handle.result(timeout=20)
                 (check,) = await node_checks(stage.app)

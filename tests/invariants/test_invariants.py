@@ -273,7 +273,7 @@ async def test_nothing_silent(bench: Bench) -> None:
     await bench.done(worker, one, Failed("ValueError: no", "the traceback", delay=S))
     found = await bench.get(id)
     assert (found.state, found.folded, found.error) == ("discarded", 1, "ValueError: no")
-    assert found.reason == "all 1 attempts failed"
+    assert found.reason == "its only attempt failed"
     (later,) = await bench.add(job())
     (one,) = await bench.claim(worker)
     await bench.done(worker, one, Snoozed(60 * S, "the number is paused"))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from oncue import OnCue
+from oncue import JobContext, OnCue, Retry
 from oncue.clock import from_us
 from oncue.errors import InvalidJob, StoreError, UnknownJob, UnknownSchedule
-from oncue.job import Ack
+from oncue.job import Ack, NewJob
 from oncue.operate import Filter, Operator, actions
 from oncue.operate.schedule import Wish
 from oncue.store import Claim, WorkerRow
@@ -106,6 +106,27 @@ async def test_a_question_is_answered_within_ten_minutes(operator: Operator, app
         await operator.act_on_many("cancel", Filter(task="note"), counted.token, 1, at=None, delay=None)
 
 
+async def test_what_nobody_knows_is_paused_with_a_doubt(operator: Operator, app: OnCue) -> None:
+    assert (await operator.pause("task", "note")).text == "Task note is paused: nobody starts its jobs."
+    found = await operator.pause("task", "nope")
+    assert found.done
+    assert found.text == (
+        "Task nope is paused: nobody starts its jobs. No worker and no job knows a task 'nope'; tasks that are known: "
+        "again, fail, note."
+    )
+    now = app.clock.now()
+    newer = WorkerRow(
+        0, "newer", "elsewhere", 1, '["mail"]', now, now, now + 60_000_000, tasks='["nope"]'
+    )  # fmt: skip
+    await app.store.register(newer)
+    assert (await operator.pause("task", "nope", paused=False)).text == "Task nope goes on."
+    assert (await operator.pause("queue", "mail")).text == "Queue mail is paused."
+    assert (
+        "no worker names, a queue 'male'; queues that are known: default, mail."
+        in (await operator.pause("queue", "male", paused=False)).text
+    )
+
+
 async def test_a_paused_task_waits_says_why_and_goes_on(operator: Operator, app: OnCue) -> None:
     assert (await operator.pause("task", "note")).done
     assert not (await operator.pause("task", "note")).done
@@ -113,7 +134,7 @@ async def test_a_paused_task_waits_says_why_and_goes_on(operator: Operator, app:
     assert (await app.drain()).ran == 0
     assert "its task 'note' is paused by cli:ana" in (await operator.job(id)).why
     (lane,) = [lane for lane in await operator.lanes("tasks") if lane.name == "note"]
-    assert (lane.paused, lane.due + lane.scheduled, lane.running) == (True, 1, 0)
+    assert (lane.paused, lane.blocked, lane.due, lane.scheduled, lane.running) == (True, 1, 0, 0, 0)
     assert [check.state for check in await operator.checks() if check.name == "paused tasks"] == ["warn"]
     assert (await operator.pause("task", "note", paused=False)).done
     assert (await app.drain()).ran == 1
@@ -222,6 +243,38 @@ async def test_who_asked_for_a_job_by_http_stands_in_its_life_also_once_it_was_p
     await operator.act("retry", made.id)
     life = await operator.job(made.id)
     assert (life.job.origin, life.life[0].text.partition(",")[0]) == ("api:cli:ana", "by api:cli:ana")
+
+
+async def test_what_a_schedule_or_source_made_says_so_also_once_it_was_put_back(
+    backend: Backend, clock: TestClock
+) -> None:
+    app, seen = OnCue(backend.url, clock=clock), list[str | None]()
+
+    @app.task(name="look", retry=Retry.never())
+    async def look(ctx: JobContext) -> None:
+        seen.append(ctx.origin)
+        raise ValueError("broken")
+
+    made = [("cron:night ly", "5"), ("source:trials", '["k 1",5]'), ("bullmq:bull:mail", '["q-1",5]')]
+    said = ["by the schedule night ly", "by the source trials, row k 1", "by bullmq:bull:mail"]
+    async with app:
+        operator, now = Operator(app, "cli:ana"), app.clock.now()
+        rows = [NewJob(0, "look", "{}", "default", 0, now, 1, now, origin=one, origin_ref=ref) for one, ref in made]
+        ids = [row.id for row in await app.store.insert_many(rows)]
+        for _ in range(3):
+            await app.drain()
+            for id in ids:
+                await operator.act("retry", id)
+            lives = [await operator.job(id) for id in ids]
+            assert [(life.job.origin, life.job.origin_ref) for life in lives] == made
+            assert [life.life[0].text.rpartition(", due ")[0] for life in lives] == said
+        assert seen == [one for one, _ in made] * 3
+        # Whatever made them may do so again; neither is in the other's way when that is put back too.
+        again = [row.id for row in await app.store.insert_many(rows)]
+        assert not set(again) & set(ids)
+        await app.drain()
+        for id in [*ids, *again]:
+            await operator.act("retry", id)
 
 
 async def test_each_time_a_job_is_put_back_it_has_as_many_attempts_as_at_first(

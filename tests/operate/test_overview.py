@@ -62,7 +62,9 @@ async def test_the_past_hour_is_what_workers_counted(operator: Operator, app: On
     assert found.past[0].started == 1
     assert found.past[-1].max_ms == 50.0
     assert found.lateness.max_ms == 50.0
-    assert found.throughput_per_s == round(24 / found.lateness.window_s, 2)
+    assert found.throughput_per_s == round(24 / found.lateness.window_s, 3)
+    # A minute in which nothing started was not on time: nobody knows.
+    assert {one.p50_ms for one in found.past[1:-2]} == {None}
     # What a worker adds to a minute that is hardly over is seen; time goes on.
     clock.advance(60)
     rows[0].started = 30
@@ -80,23 +82,90 @@ async def test_the_history_is_counted_bit_by_bit(app: OnCue, operator: Operator)
     assert await look._ask_final() == {"completed": 3}
 
 
+class Asked:
+    """A question that takes as long as it is told to, by a clock that is moved; it is answered with how often that was.
+
+    While ``gate`` is closed no answer comes.
+    """
+
+    def __init__(self, took: float) -> None:
+        self.took, self.time, self.times = took, 1000.0, 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def __call__(self) -> int:
+        self.times += 1
+        mine = self.times
+        await self.gate.wait()
+        self.time += self.took
+        return mine
+
+    def kept(self, patience: float | None = None) -> Kept[int]:
+        return Kept(self, patience=patience, now=lambda: self.time)
+
+
 async def test_what_takes_long_is_got_in_the_background() -> None:
-    answers, gate = [1, 2, 3], asyncio.Event()
-
-    async def ask() -> int:
-        if len(answers) < 3:
-            await gate.wait()
-        return answers.pop(0)
-
-    kept = Kept(ask)
+    asked = Asked(took=1.0)
+    kept = asked.kept()
     assert await kept.get() == 1
-    kept._took, kept._until = 1.0, 0.0
-    # The old one is told at once, while the new one is on its way.
+    asked.time += 49
+    assert (await kept.get(), asked.times) == (1, 1)
+    # Whoever asks every minute is told the old one at once, while the new one is on its way.
+    for number in range(1, 4):
+        asked.gate.clear()
+        asked.time += 60
+        assert await kept.get() == number
+        asked.gate.set()
+        assert kept._asking is not None
+        assert await kept._asking == number + 1
+        assert await kept.get() == number + 1
+
+
+async def test_nobody_is_told_what_was_so_long_ago() -> None:
+    asked = Asked(took=1.0)
+    kept = asked.kept()
     assert await kept.get() == 1
-    gate.set()
+    # Nobody asked for an hour: all who do now wait for the same new one.
+    asked.time += 3600
+    assert await asyncio.gather(*(kept.get() for _ in range(5))) == [2] * 5
+    assert asked.times == 2
+    # What is quick has always been got anew.
+    asked.took = 0.02
+    asked.time += 3600
+    assert await kept.get() == 3
+    asked.time += 3600
+    assert await kept.get() == 4
+
+
+async def test_who_has_acted_is_not_told_what_was_before() -> None:
+    asked = Asked(took=1.0)
+    kept = asked.kept()
+    assert await kept.get() == 1
+    kept.forget()
+    assert await kept.get() == 2
+    # What was being asked meanwhile comes late, and counts for nobody else.
+    asked.time += 60
+    asked.gate.clear()
+    assert await kept.get() == 2
+    before = kept._asking
+    kept.forget()
+    asked.gate.set()
+    assert await kept.get() == 4
+    assert before is not None
+    assert await before == 3
+    assert await kept.get() == 4
+
+
+async def test_nobody_waits_long_for_what_hardly_changes() -> None:
+    asked = Asked(took=1.0)
+    kept = asked.kept(patience=0.0)
+    assert await kept.get() == 1
+    asked.gate.clear()
+    asked.time += 3600
+    assert await kept.get() == 1
+    asked.gate.set()
     assert kept._asking is not None
-    assert await kept._asking == 2
-    kept._until = float("inf")
+    await kept._asking
     assert await kept.get() == 2
 
 
@@ -117,31 +186,6 @@ async def test_what_takes_long_is_got_once_for_all_who_ask() -> None:
     await asyncio.sleep(0)
     gate.set()
     assert await asyncio.gather(*many[1:]) == [1] * 4
-
-
-async def test_who_acts_sees_what_came_of_it_however_long_it_takes_to_ask() -> None:
-    answers, gate = [1, 2, 3], asyncio.Event()
-
-    async def ask() -> int:
-        answer = answers.pop(0)
-        if answer == 2:
-            await gate.wait()
-        return answer
-
-    kept = Kept(ask)
-    assert await kept.get() == 1
-    kept._took, kept._until = 1.0, 0.0
-    assert await kept.get() == 1
-    # What is being asked just now may have been looked at before the act.
-    before = kept._asking
-    assert before is not None
-    await asyncio.sleep(0)
-    kept.forget()
-    assert await kept.get() == 3
-    gate.set()
-    assert await before == 2
-    kept._until = float("inf")
-    assert await kept.get() == 3
 
 
 async def test_a_million_jobs_are_not_counted_by_queue_for_each_who_asks(app: OnCue, operator: Operator) -> None:

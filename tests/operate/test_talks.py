@@ -30,7 +30,7 @@ async def trial(chat: Chat) -> None:
 async def found(t: Talk) -> dict[str, Health]:
     """What the overview says of conversations and their channel."""
     operator = Operator(t.app, "cli:ana")
-    # What took long to get, as on a busy machine, is kept for a while.
+    # The clock is moved by hand: what took long to get is kept for some seconds of the machine's.
     operator.look.forget()
     return {one.name: one for one in await operator.checks()}
 

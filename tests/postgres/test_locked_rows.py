@@ -7,26 +7,34 @@ from typing import Any
 import asyncpg
 import pytest
 
-from oncue.errors import StoreBusy
+from oncue.errors import StoreUnavailable
 from oncue.limits import Limit, Policy, Rules
 from tests.databases import Backend
-from tests.postgres.held import holding, locked, postgres
+from tests.postgres.held import locked, postgres
 from tests.store.kit import Bench, job
 
 
 async def test_jobs_that_were_claimed_are_handed_out_where_the_rest_of_the_claim_fails(
-    backend: Backend, bench: Bench
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = await bench.worker()
     first, second, bound = await bench.add(job(), job(), job(1, key="k"))
     bench.clock.move(2)
-    with holding(backend, "SELECT pg_advisory_xact_lock(%s)", postgres(bench).lock):
-        found = await bench.ask(worker, holding=set())
-        assert [one.id for one in found.jobs] == [first, second]
-        assert isinstance(found.trouble, StoreBusy)
+    claimer = postgres(bench)._claimer
+    take, broken = claimer._take_locked, StoreUnavailable("the connection broke")
+
+    async def lose_the_answer(*args: Any) -> Any:
+        await take(*args)
+        raise broken
+
+    monkeypatch.setattr(claimer, "_take_locked", lose_the_answer)
+    found = await bench.ask(worker, holding=set())
+    assert ([one.id for one in found.jobs], found.trouble) == ([first, second], broken)
+    monkeypatch.undo()
     # What was in doubt is settled without the ones that run.
+    assert (await bench.get(bound)).state == "running"
     again = await bench.ask(worker, holding={first, second})
-    assert [(one.id, one.attempt) for one in again.jobs] == [(bound, 1)]
+    assert [(one.id, one.attempt) for one in again.jobs] == [(bound, 2)]
     assert (await bench.get(first)).state == "running"
 
 

@@ -17,7 +17,7 @@ MAY = {
     "read": {
         "GET /overview", "GET /jobs", "GET /jobs/{id}", "GET /queues", "GET /tasks", "GET /schedules",
         "GET /schedules/{name}", "GET /workers", "GET /sources", "GET /blockers", "GET /checks", "GET /audit",
-        "GET /conversations", "GET /conversations/{id}",
+        "GET /conversations", "GET /conversations/{id}", "GET /people/{id}", "GET /channels",
     },
     "operate": {
         "POST /jobs/many", "POST /jobs/{id}/run-now", "POST /jobs/{id}/retry", "POST /jobs/{id}/cancel",

@@ -319,7 +319,7 @@ async def test_result_tells_how_the_job_ended(still: OnCue, clock: HandClock) ->
         failed = await still.schedule(fail.call())
         await still.drain()
         with pytest.raises(
-            errors.JobFailed, match=r"discarded: all 1 attempts failed. Last error: ValueError: no luck"
+            errors.JobFailed, match=r"discarded: its only attempt failed. Last error: ValueError: no luck"
         ):
             await failed.result()
         cancelled = await still.schedule(fail.call(), delay=5)

@@ -14,6 +14,7 @@ from oncue.redis_link import Server, driver
 from oncue.redis_trouble import meaning
 from oncue.redis_url import RedisUrl
 from oncue.store.views import Check
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -44,19 +45,19 @@ async def _adoption(app: OnCue, adoption: Adoptions) -> Check:
     finally:
         if adopter is not None:
             await adopter.close()
-    number = f"{found.wanted}{' or more' if found.more else ''}"
+    number = f"{found.wanted:,}{' or more' if found.more else ''}"
     if found.refused:
-        said = f"{found.refused} jobs can't be adopted and stay in BullMQ; {found.why}"
+        said = f"{counted(found.refused, 'job')} can't be adopted and stay in BullMQ; {found.why}"
         return Check(name, "FAIL", said, "Mend the function or the producer; each sweep tries again.")
     if found.age > _LATE:
         remedy = "Is a worker of this application alive, with this code and this Redis? Its log says what fails."
-        return Check(name, "FAIL", f"{number} jobs wait to be adopted, one for {found.age:.0f} s", remedy)
+        return Check(name, "FAIL", f"{number} to be adopted, one for {found.age:.0f} s", remedy)
     if found.ahead > _AHEAD:
         said = f"a producer's clock is {found.ahead:.0f} s ahead of ours, and jobs are due by it"
         return Check(name, "warn", said, "Run NTP on all hosts.")
     if found.remark is not None:
         return Check(name, "warn", f"until they are adopted, jobs are in a Redis that {found.remark}")
-    return Check(name, "ok", f"{number} wait to be adopted; {found.left} are left to Node")
+    return Check(name, "ok", f"{number} to be adopted; {found.left:,} left to Node")
 
 
 async def node_checks(app: OnCue) -> list[Check]:
@@ -89,7 +90,7 @@ async def _node_queue(url: RedisUrl, target: Target) -> Check:
     finally:
         if link is not None:
             await asyncio.gather(link.aclose(), return_exceptions=True)
-    said = f"{waiting} jobs wait, {running} run"
+    said = f"{counted(waiting, 'job waits', 'jobs wait')}, {counted(running, 'runs', 'run')}"
     if paused:
         return Check(
             name, "warn", f"it is paused in BullMQ; {said}", "Where that was forgotten: queue.resume() in Node"
@@ -102,7 +103,7 @@ async def _node_queue(url: RedisUrl, target: Target) -> Check:
         return Check(name, "FAIL" if waiting else "warn", f"no worker in Node listens; {said}", remedy)
     if server.remark is not None:
         return Check(name, "warn", f"{said}; Redis {server.remark}")
-    return Check(name, "ok", f"{workers} worker{'s' if workers > 1 else ''} in Node; {said}")
+    return Check(name, "ok", f"{counted(workers, 'worker')} in Node; {said}")
 
 
 async def _count(queue: Any, link: Any) -> tuple[int, int]:

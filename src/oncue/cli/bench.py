@@ -25,21 +25,23 @@ from oncue.clock import SECOND, from_us
 from oncue.dsn import is_postgres, parse
 from oncue.settings import DEFAULT_URL
 from oncue.task import Call
+from oncue.words import counted
 from oncue.worker import WorkerOptions
 
 _CALLERS = 50
 _ALONE = 200
+_MOST = 1_000_000
+_SHORT, _FOR_P99 = 0.5, 100
 _FIRST, _APART = SECOND // 2, 20_000
 _SCHEMA = "oncue_bench_"
 
 
 @dataclass
 class _Counted:
-    """What the handlers saw: when each began and ended, and how late those with a due time were (microseconds)."""
+    """What the handlers saw: when the first began, and how late those with a due time were (microseconds)."""
 
     wanted: int = 0
     began: float = 0.0
-    ended: float = 0.0
     ran: int = 0
     late: list[int] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -51,16 +53,14 @@ class _Counted:
 
     def one(self) -> None:
         """Count a job."""
-        now = time.perf_counter()
-        self.began = self.began or now
+        self.began = self.began or time.perf_counter()
         self.ran += 1
-        self.ended = now
         if self.ran >= self.wanted:
             self.done.set()
 
 
 @click.command(short_help="Measure this machine and this database.")
-@click.option("--jobs", type=click.IntRange(1, 1_000_000), default=2_000, show_default=True, help="To drain.")
+@click.option("--jobs", type=click.IntRange(1, _MOST), default=10_000, show_default=True, help="To drain.")
 @click.option("--timed", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Due one by one.")
 @only_database
 @as_json
@@ -79,47 +79,67 @@ def bench(jobs: int, timed: int, database: str | None, as_json: bool) -> None:
     rows = [
         ("schedule(), one after another", f"{figures['schedule_alone_per_s']:,.0f}/s"),
         (f"schedule(), {_CALLERS} callers at once", f"{figures['schedule_together_per_s']:,.0f}/s"),
-        (f"{jobs:,} jobs that do nothing", f"{figures['jobs_per_s']:,.0f}/s"),
+        (f"{counted(figures['jobs'], 'job')} that did nothing", f"{figures['jobs_per_s']:,.0f}/s"),
         *((f"lateness {name}", f"{figures['lateness'][f'{name}_ms']:.2f} ms") for name in ("p50", "p99", "max")),
     ]
     show([{"what": what, "figure": figure} for what, figure in rows], ("what", "figure"), False)
     if on_terminal():
-        click.echo(f"\nOn {figures['database']}; {timed:,} jobs with a due time of their own.")
+        click.echo(f"\nOn {figures['database']}; {counted(timed, 'job')} with a due time of their own.")
+    for remark in figures["remarks"]:
+        click.echo(remark, err=True)
 
 
 async def _measured(url: str, jobs: int, timed: int) -> dict[str, Any]:
     async with _scratch(url) as scratch:
-        app, counted = OnCue(scratch), _Counted()
+        app, seen = OnCue(scratch), _Counted()
 
         @app.task(name="bench")
         async def bench(due: int = 0) -> None:
             if due:
-                counted.late.append(app.clock.now() - due)
-            counted.one()
+                seen.late.append(app.clock.now() - due)
+            seen.one()
 
         async with app:
             alone = await _scheduled_alone(app, bench.call(), min(jobs, _ALONE))
             together = await _scheduled_together(app, bench.call(), jobs)
             stored = min(jobs, _ALONE) + jobs
-            counted.expect(stored)
+            seen.expect(stored)
             async with app.worker(WorkerOptions(name="bench")):
-                await _until_done(counted, "running jobs")
-                rate = stored / max(1e-6, counted.ended - counted.began)
-                counted.expect(timed)
+                await _until_done(seen, "running jobs")
+            # The worker's end waits until all outcomes are recorded: only then is a job done.
+            took = time.perf_counter() - seen.began
+            seen.expect(timed)
+            async with app.worker(WorkerOptions(name="bench")):
                 first = app.clock.now() + _FIRST
                 dues = [first + number * _APART for number in range(timed)]
                 await asyncio.gather(*(app.schedule(bench.call(due), at=from_us(due)) for due in dues))
-                await _until_done(counted, "waiting for due times")
-    late = sorted(counted.late)
+                await _until_done(seen, "waiting for due times")
+    late = sorted(seen.late)
     spans = {f"{name}_ms": _quantile(late, share) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
     return {
         "database": _shown(url),
         "jobs": stored,
         "schedule_alone_per_s": round(alone, 1),
         "schedule_together_per_s": round(together, 1),
-        "jobs_per_s": round(rate, 1),
+        "jobs_per_s": round(stored / took, 1),
+        "jobs_took_s": round(took, 3),
         "lateness": {**spans, "jobs": len(late)},
+        "remarks": _remarks(stored / took, took, timed),
     }
+
+
+def _remarks(rate: float, took: float, timed: int) -> list[str]:
+    """Return what is to be said of figures that too little was measured for."""
+    remarks = []
+    if took < _SHORT:
+        enough = 10 ** len(str(int(rate)))
+        remarks.append(
+            f"All jobs were done within {took:.2f} s, of which starting and stopping is a part: for a rate that tells "
+            f"something, --jobs {min(enough, _MOST)}."
+        )
+    if timed < _FOR_P99:
+        remarks.append(f"A p99 of fewer than {_FOR_P99} jobs is their max: --timed {_FOR_P99} or more.")
+    return remarks
 
 
 async def _scheduled_alone(app: OnCue, call: Call[None], jobs: int) -> float:
@@ -142,12 +162,12 @@ async def _scheduled_together(app: OnCue, call: Call[None], jobs: int) -> float:
     return jobs / (time.perf_counter() - began)
 
 
-async def _until_done(counted: _Counted, text: str) -> None:
-    with working(text, counted.wanted) as told:
-        while not counted.done.is_set():
+async def _until_done(seen: _Counted, text: str) -> None:
+    with working(text, seen.wanted) as told:
+        while not seen.done.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(counted.done.wait(), 0.2)
-            told(counted.ran)
+                await asyncio.wait_for(seen.done.wait(), 0.2)
+            told(seen.ran)
 
 
 def _quantile(spans: list[int], share: float) -> float:

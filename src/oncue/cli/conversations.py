@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -10,16 +9,14 @@ import msgspec
 
 from oncue.cli.common import Commands, as_json, database, fail, opened, operating, run
 from oncue.cli.common import who as acting
-from oncue.cli.output import clean, moment, on_terminal, plain, record_of, show, tell, to_json
-from oncue.cli.talks import STEERING, channel, chat, conversations_of, find_person, people_of, who
-from oncue.store.chats import ChatState, PersonRow, StepRow
+from oncue.cli.output import clean, on_terminal, plain, record_of, show, tell, to_json
+from oncue.cli.talks import STEERING, channel, chat, find_person, people_of, who
+from oncue.store.chats import ChatState, PersonRow
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
     from oncue.conversation.standing import Channels, Disabled
-    from oncue.operate.views import TalkLife, TalkSummary
-    from oncue.store.chats import Standing
-    from oncue.store.steps.chats import Loaded
+    from oncue.operate.talk_views import ChannelView, PersonLife, TalkLife, TalkSummary
 
 
 @click.group(cls=Commands)
@@ -38,6 +35,7 @@ for steering in STEERING:
 @conversations.command("list")
 @click.option("--conversation", metavar="NAME", help="Only of this name.")
 @click.option("--state", type=click.Choice([*get_args(ChatState), "ended"]), help="Only in this state.")
+@click.option("--person", metavar="PERSON", help="Only with this person.")
 @channel
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
 @click.option("--before", type=click.IntRange(1), metavar="ID", help="Only numbers below this one: the next page.")
@@ -46,6 +44,7 @@ for steering in STEERING:
 def list_(
     conversation: str | None,
     state: str | None,
+    person: str | None,
     channel: str | None,
     limit: int,
     before: int | None,
@@ -57,11 +56,11 @@ def list_(
     async def work() -> tuple[list[TalkSummary], str | None]:
         async with operating(database) as operator:
             found: list[TalkSummary] = []
+            people = people_of(operator.app)
+            whose = None if person is None else (await find_person(people, person, channel)).id
             cursor = None if before is None else str(before)
             while len(found) < limit:
-                page = await operator.talks(
-                    state, conversation, cursor=cursor, limit=limit - len(found), channel=channel
-                )
+                page = await operator.talks(state, conversation, whose, cursor, limit - len(found), channel)
                 found, cursor = [*found, *page.items], page.next
                 if cursor is None:
                     break
@@ -81,42 +80,26 @@ def list_(
 def show_(chat: int, database: str | None, as_json: bool) -> None:
     """Show a conversation: its state and why, its steps with their answers, and what it waits for."""
 
-    async def work() -> tuple[TalkLife, Loaded, int, bool]:
+    async def work() -> TalkLife:
         async with operating(database) as operator:
-            them, hides = conversations_of(operator.app), "text" in operator.app.redacted
-            return await operator.talk(chat), await them.show(chat), await them.duplicates(chat), hides
+            return await operator.talk(chat)
 
-    life, loaded, again, hides = run(work())
-    steps = [_step(step, hides) for step in loaded.steps]
+    life = run(work())
     if as_json:
-        click.echo(to_json({**msgspec.to_builtins(life), "duplicates": again, "steps": steps}))
+        click.echo(to_json(life))
         return
     for name, value in _record(life.conversation, False).items():
         if value is not None:
             click.echo(f"{name.removesuffix('_at')}\t{plain(value)}")
     click.echo(f"why\t{plain(life.why)}")
-    if loaded.message is not None and loaded.open is not None:
-        reason = f": {plain(loaded.message.reason)}" if loaded.message.reason and not hides else ""
-        click.echo(f"its message\t{loaded.message.state}{reason}")
-    if again:
-        click.echo(f"duplicates\t{again}")
+    if (message := life.message) is not None:
+        click.echo(f"its message\t{message.state}{f': {plain(message.reason)}' if message.reason else ''}")
+    if life.duplicates:
+        click.echo(f"duplicates\t{life.duplicates}")
     if life.error:
         click.echo(clean(life.error), err=True)
-    shown = [{**step, "value": step["waits"] or step["value"]} for step in steps]
+    shown = [{**record_of(step), "value": step.waits or step.value} for step in life.steps]
     show(shown, ("name", "kind", "state", "value", "opened_at", "done_at"), False, empty="no step was reached yet")
-
-
-def _step(step: StepRow, hides: bool) -> dict[str, Any]:
-    from oncue.conversation.timeline import waits_of
-    from oncue.redaction import HIDDEN
-
-    value = None if step.value is None or step.state == "open" else msgspec.json.decode(step.value)
-    return {
-        "name": step.name, "kind": step.kind, "state": step.state,
-        "value": value if value is None or not hides else HIDDEN,
-        "waits": waits_of(step) if step.state == "open" else None,
-        "opened_at": moment(step.opened_at), "done_at": moment(step.done_at),
-    }  # fmt: skip
 
 
 @conversations.command(short_help="Show whether each channel sends, and why not.")
@@ -125,18 +108,21 @@ def _step(step: StepRow, hides: bool) -> dict[str, Any]:
 def channels(database: str | None, as_json: bool) -> None:
     """Show how each channel stands: whether it sends, and why not; when it was heard; messages that went out twice."""
 
-    async def work() -> list[Standing]:
-        async with opened(database) as app:
-            return await _channels(app).list()
+    async def work() -> list[ChannelView]:
+        async with operating(database) as operator:
+            return await operator.channels()
 
     rows = run(work())
-    records = [_standing(row) for row in rows]
+    records = [record_of(row) for row in rows]
+    for record, row in zip(records, rows, strict=True):
+        if not as_json:
+            record["disabled"] = [f"{one.template} {one.language}" for one in row.disabled]
     columns = ("channel", "sends", "since", "reason", "heard_at", "disabled", "unknown", "duplicates")
     show(records, columns, as_json, empty="no channel has sent or heard anything yet")
     for row in rows if not as_json else ():
-        if row.paused_at is not None:
-            first = "Put right what its reason says, then: " if row.stopped is not None else "To send again: "
-            click.echo(f"{row.name}: nothing is lost. {first}oncue queues resume {row.name}.send", err=True)
+        if row.sends in ("stopped", "paused"):
+            first = "Put right what its reason says, then: " if row.sends == "stopped" else "To send again: "
+            click.echo(f"{row.channel}: nothing is lost. {first}oncue queues resume {row.channel}.send", err=True)
 
 
 @conversations.command(short_help="List disabled templates, or use one again.")
@@ -178,19 +164,18 @@ def templates(
 def timeline(person: str, channel: str | None, redact: bool, database: str | None, as_json: bool) -> None:
     """Show a person's life here: every message, status, reminder, skip, and why."""
 
-    async def work() -> Any:
-        async with opened(database) as app:
-            people = people_of(app)
-            return await people.file((await find_person(people, person, channel)).id)
+    async def work() -> PersonLife:
+        async with operating(database) as operator:
+            found = await find_person(people_of(operator.app), person, channel)
+            return await operator.person(found.id, redact=redact)
 
-    from oncue.conversation.timeline import duplicates
-    from oncue.conversation.timeline import timeline as timeline_of
-
-    file = run(work())
-    records = [{**msgspec.to_builtins(one), "at": moment(one.at)} for one in timeline_of(file, redact=redact)]
-    show(records, ("at", "who", "kind", "text"), as_json, empty="nothing yet")
-    if (again := duplicates(file)) and not as_json:
-        click.echo(f"{again} of the messages reached this person a second time.", err=True)
+    life = run(work())
+    if as_json:
+        click.echo(to_json(life))
+        return
+    show([record_of(one) for one in life.timeline], ("at", "who", "kind", "text"), False, empty="nothing yet")
+    if life.duplicates:
+        click.echo(f"{life.duplicates} of the messages reached this person a second time.", err=True)
 
 
 @conversations.command()
@@ -241,24 +226,6 @@ def _channels(app: OnCue) -> Channels:
     from oncue.conversation.standing import Channels
 
     return Channels(app, acting())
-
-
-def _standing(row: Standing) -> dict[str, Any]:
-    """Return how a channel stands, in words."""
-    from oncue.conversation.standing import disabled_of
-
-    names = [f"{one.template} {one.language}" for one in disabled_of(row)]
-    told: dict[str, Any] = {"sends": "yes", "reason": ""}
-    if row.stopped is not None and row.paused_at is not None:
-        told = {"sends": "stopped", "since": moment(row.stopped_at), "reason": row.stopped}
-    elif row.paused_at is not None:
-        told = {"sends": "paused", "since": moment(row.paused_at), "reason": "its queue was paused"}
-    elif row.wait_until is not None and row.wait_until > time.time_ns() // 1000:
-        told = {"sends": "waits", "reason": f"the messenger asked it to wait until {moment(row.wait_until)}"}
-    return {
-        "channel": row.name, "since": None, **told, "heard_at": moment(row.heard_at), "seen_at": moment(row.seen_at),
-        "disabled": names, "unknown": row.unknown, "duplicates": row.duplicates,
-    }  # fmt: skip
 
 
 def _record(row: TalkSummary, as_json: bool) -> dict[str, Any]:

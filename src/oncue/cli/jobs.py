@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import click
 import msgspec
 
-from oncue.cli.common import Commands, as_json, database, fail, operating, run
+from oncue.cli.common import Commands, as_json, database, operating, run
 from oncue.cli.filters import STATES, filter_of, filters
-from oncue.cli.output import Moment, call_text, clean, job_record, moment, record_of, show, to_json
+from oncue.cli.output import Moment, call_text, clean, record_of, show, to_json
 from oncue.cli.progress import Searching
 from oncue.cli.steer import STEERING
-from oncue.job import FINAL
 from oncue.operate import Filter, Operator
-from oncue.operate.views import JobLife, JobSummary
-from oncue.redaction import Redaction
-from oncue.store.steps import read
-from oncue.store.views import AttemptView, JobView
+from oncue.operate.shape import from_iso
+from oncue.operate.views import Attempt, JobDetail, JobLife, JobSummary
 from oncue.why import seconds
 
 _COLUMNS = ("id", "state", "task", "args", "queue", "scheduled_at", "attempt", "key", "group", "blocked_by")
@@ -55,8 +52,7 @@ def list_(
             found: dict[int, JobSummary] = {}
             for one in chosen:
                 found.update((job.id, job) for job in await _found(operator, one, before, limit))
-            first = [found[id] for id in sorted(found, reverse=True)[:limit]]
-            return await _records(operator, first)
+            return [record_of(row) for row in await operator.jobs.rows(sorted(found, reverse=True)[:limit])]
 
     show(run(work()), _COLUMNS, as_json, empty="no such jobs")
 
@@ -76,29 +72,6 @@ async def _found(operator: Operator, filter: Filter, before: int | None, limit: 
     return found
 
 
-async def _records(operator: Operator, jobs: Sequence[JobSummary]) -> list[dict[str, Any]]:
-    """Return all that is known of these jobs, with what the application hides hidden."""
-    hidden, ids = Redaction(operator.app.redacted), [job.id for job in jobs]
-    views = await operator.app.store.look(lambda: read.list_jobs(len(ids), ids=ids)) if ids else []
-    by_id = {view.id: _known(job_record(_without(hidden, view))) for view in views}
-    return [{**_NOTHING, **record_of(job), **by_id.get(job.id, {})} for job in jobs]
-
-
-_NOTHING: dict[str, Any] = dict.fromkeys(JobView.__struct_fields__)
-
-
-def _known(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if value is not None}
-
-
-def _without(hidden: Redaction, view: JobView) -> JobView:
-    shown = {name: hidden.value(getattr(view, name)) for name in ("args", "metadata")}
-    shown |= {name: hidden.quoted(getattr(view, name), view.args, view.metadata) for name in ("progress", "result")}
-    texts = {name: hidden.text(getattr(view, name), view.args, view.metadata) for name in ("error", "traceback")}
-    reason = hidden.text(view.reason, view.args, view.metadata)
-    return msgspec.structs.replace(view, **shown, **texts, reason=reason)
-
-
 @jobs.command("show")
 @click.argument("id", type=int)
 @database
@@ -106,74 +79,45 @@ def _without(hidden: Redaction, view: JobView) -> JobView:
 def show_(id: int, database: str | None, as_json: bool) -> None:
     """Show a job's whole life: what happened when, every attempt, and in words why it waits."""
 
-    async def work() -> tuple[JobView, list[AttemptView], JobLife]:
+    async def work() -> JobLife:
         async with operating(database) as operator:
-            job = await operator.app.jobs.get(id)
-            if job is None:
-                fail(f"There is no job {id}, waiting, running or in the kept history.")
-            life, earlier = await operator.job(id), await operator.app.jobs.attempts(id)
-            hidden = Redaction(operator.app.redacted)
-            attempts = [_attempt_without(hidden, one, job) for one in [*earlier, *_last(job, earlier)]]
-            return _without(hidden, job), attempts, life
+            return await operator.job(id)
 
-    job, attempts, life = run(work())
+    found = run(work())
     if as_json:
-        record = {**job_record(job), **record_of(life.job)}
-        answer = {**msgspec.to_builtins(life), "job": record, "attempts": [_attempt(one) for one in attempts]}
-        click.echo(to_json(answer))
+        click.echo(to_json(found))
         return
-    click.echo(f"job {job.id}: {call_text(job)}\n  {'state':<14}{job.state}\n  {'why':<14}{clean(life.why)}")
+    job = found.job
+    click.echo(f"job {job.id}: {call_text(job)}\n  {'state':<14}{job.state}\n  {'why':<14}{clean(found.why)}")
     _fields(job)
     click.echo("life")
-    for event in life.life:
+    for event in found.life:
         click.echo(f"  {event.at[:23].replace('T', ' ')} UTC  {event.event:<10} {clean(event.text)}")
-    for one in attempts:
+    for one in found.attempts:
         _told(one)
 
 
-def _last(job: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
-    """The attempt that ended the job stands in the job's own row."""
-    if job.state not in FINAL or job.started_at is None or job.finished_at is None:
-        return []
-    if not job.attempt or any(one.attempt == job.attempt for one in earlier):
-        return []
-    outcome = job.outcome or job.state
-    began, ended = job.started_at, job.finished_at
-    return [
-        AttemptView(
-            job.attempt, outcome, job.scheduled_at, began, ended, job.worker, job.error, job.traceback, job.reason,
-            job.claimed_at,
-        )
-    ]  # fmt: skip
-
-
-def _attempt_without(hidden: Redaction, one: AttemptView, job: JobView) -> AttemptView:
-    texts = {name: hidden.text(getattr(one, name), job.args, job.metadata) for name in ("error", "traceback", "reason")}
-    return msgspec.structs.replace(one, **texts)
-
-
-def _attempt(one: AttemptView) -> dict[str, Any]:
-    record: dict[str, Any] = msgspec.to_builtins(one)
-    for name in ("scheduled_at", "claimed_at", "started_at", "finished_at"):
-        record[name] = moment(record[name])
-    return record
-
-
-def _fields(job: JobView) -> None:
-    record = job_record(job)
+def _fields(job: JobDetail) -> None:
+    record = record_of(job)
     said = {"id", "state", "task", "args", "traceback", "reason"}
     for name, value in record.items():
         if name not in said and value not in (None, 0, False, {}):
             text = str(value) if isinstance(value, (Moment, str)) else msgspec.json.encode(value).decode()
             click.echo(f"  {name.replace('_', ' '):<14}{clean(text)}")
     if job.started_at is not None:
-        click.echo(f"  {'lateness':<14}{seconds(max(0, job.started_at - job.scheduled_at))}")
+        click.echo(f"  {'lateness':<14}{_between(job.scheduled_at, job.started_at)}")
 
 
-def _told(one: AttemptView) -> None:
-    took = seconds(one.finished_at - one.started_at)
+def _between(start: str, end: str) -> str:
+    return seconds(max(0, from_iso(end) - from_iso(start)))
+
+
+def _told(one: Attempt) -> None:
+    took = _between(one.started_at, one.finished_at)
     click.echo(f"attempt {one.attempt}: {one.outcome} after {took}, worker {one.worker}")
-    click.echo(f"  {'due':<14}{Moment(one.scheduled_at)}\n  {'started':<14}{Moment(one.started_at)}")
+    for name in ("scheduled_at", "started_at"):
+        heading = "due" if name == "scheduled_at" else "started"
+        click.echo(f"  {heading:<14}{Moment(from_iso(getattr(one, name)))}")
     for name, text in (("error", one.error), ("reason", one.reason)):
         if text:
             click.echo(f"  {name:<14}{clean(text)}")
@@ -193,8 +137,7 @@ def counts(database: str | None, as_json: bool) -> None:
 
     async def work() -> dict[str, Any]:
         async with operating(database) as operator:
-            found: dict[str, Any] = msgspec.to_builtins(await operator.app.jobs.counts())
-            return {**found, "next_due": moment(found["next_due"])}
+            return record_of(await operator.counts())
 
     found = run(work())
     if as_json:

@@ -6,19 +6,21 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import msgspec
 
-from oncue.clock import SECOND, from_us, to_us
-from oncue.store.views import JobView
+from oncue.clock import from_us, to_us
+from oncue.clock import iso as iso_of
 from oncue.why import seconds
 
+if TYPE_CHECKING:
+    from oncue.operate.views import JobRow
+
 Record = Mapping[str, Any]
-_TIMES = ("scheduled_at", "first_due", "eligible_at", "claimed_at", "started_at", "finished_at", "created_at")
-_MOMENTS = (*_TIMES, "at", "next", "last", "since", "swept_at", "paused_at", "seen_at", "lease_until", "expires_at",
-            "revoked_at", "changed_at", "ended_at", "wake_since", "drift_since")  # fmt: skip
+_MOMENTS = ("at", "next", "last", "since")
+_MOMENTS_END = ("_at", "_due", "_since", "_until")
 _MAY_WRAP = {"args", "task", "runs", "note", "blocked_by", "name", "why", "found", "text", "detail", "target", "error"}
 _COLOURS = {
     "running": "cyan",
@@ -43,7 +45,7 @@ class Moment:
     @property
     def iso(self) -> str:
         """The time in ISO 8601, UTC, to the microsecond."""
-        return f"{from_us(self.us):%Y-%m-%dT%H:%M:%S.%f}Z"
+        return iso_of(self.us)
 
     @property
     def near(self) -> str:
@@ -63,9 +65,9 @@ def moment(us: int | None) -> Moment | None:
 def record_of(struct: msgspec.Struct) -> dict[str, Any]:
     """Return what the read model answered as a record: its times as Moments, which JSON writes as they were."""
     record: dict[str, Any] = msgspec.to_builtins(struct)
-    for name in _MOMENTS:
-        if isinstance(text := record.get(name), str):
-            record[name] = Moment(to_us(datetime.fromisoformat(text)))
+    for name, value in record.items():
+        if isinstance(value, str) and (name in _MOMENTS or name.endswith(_MOMENTS_END)):
+            record[name] = Moment(to_us(datetime.fromisoformat(value)))
     return record
 
 
@@ -141,18 +143,7 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
-def job_record(job: JobView) -> dict[str, Any]:
-    """Return all that is known of a job, for JSON and tables; ``max_late`` in seconds."""
-    record: dict[str, Any] = msgspec.to_builtins(job)
-    for name in _TIMES:
-        record[name] = moment(record[name])
-    if job.max_late is not None:
-        record["max_late"] = job.max_late / SECOND
-    record["cancel"] = bool(job.cancel)
-    return record
-
-
-def call_text(job: JobView) -> str:
+def call_text(job: JobRow) -> str:
     """Return a job's call as it would be written."""
     if not isinstance(job.args, dict):
         return f"{job.task}({msgspec.json.encode(job.args).decode()})"

@@ -9,12 +9,11 @@ import click
 import msgspec
 
 from oncue.cli.common import Commands, as_json, database, operating, run
-from oncue.cli.output import Moment, clean, moment, on_terminal, record_of, show, tell
+from oncue.cli.output import Moment, clean, on_terminal, record_of, show, tell
 from oncue.operate import Operator
-from oncue.operate.views import Done, Worker
-from oncue.store.views import JobView, WorkerView
+from oncue.operate.shape import from_iso
+from oncue.operate.views import Done, Running, Worker
 
-_MOST_SHOWN = 1000
 _Kind = Literal["queue", "task"]
 
 
@@ -31,21 +30,12 @@ def list_(database: str | None, as_json: bool) -> None:
 
     async def work() -> list[dict[str, Any]]:
         async with operating(database) as operator:
-            lanes = await operator.lanes("queues")
-            views = {view.name: view for view in await operator.app.store.queues(operator.app.clock.now())}
-            return [
-                {"waiting": lane.scheduled, "blocked": 0, **_shown(views.get(lane.name)), **record_of(lane)}
-                for lane in lanes
-            ]
+            return [record_of(lane) for lane in await operator.lanes("queues")]
 
     # Scripts read the fields of a line by their place.
     more = ("late", "discarded") if on_terminal() else ()
-    columns = ("name", "paused", "waiting", "due", "blocked", "running", "paused_at", *more)
+    columns = ("name", "paused", "scheduled", "due", "blocked", "running", "paused_at", *more)
     show(run(work()), columns, as_json, empty="no queues")
-
-
-def _shown(view: msgspec.Struct | None) -> dict[str, Any]:
-    return {} if view is None else msgspec.to_builtins(view)
 
 
 @queues.command()
@@ -81,7 +71,7 @@ def list_tasks(database: str | None, as_json: bool) -> None:
         async with operating(database) as operator:
             return [record_of(lane) for lane in await operator.lanes("tasks")]
 
-    columns = ("name", "paused", "scheduled", "due", "late", "running", "discarded", "paused_at")
+    columns = ("name", "paused", "scheduled", "due", "late", "running", "discarded", "paused_at", "blocked")
     show(run(work()), columns, as_json, empty="no tasks")
 
 
@@ -104,16 +94,14 @@ def resume_task(name: str, database: str | None, as_json: bool) -> None:
 
 
 def _set(kind: _Kind, name: str, database: str | None, paused: bool, as_json: bool) -> None:
-    async def work() -> tuple[Done, list[str]]:
+    async def work() -> tuple[Done, str | None]:
         async with operating(database) as operator:
-            known = [lane.name for lane in await operator.lanes("queues" if kind == "queue" else "tasks")]
-            return await operator.pause(kind, name, paused=paused), known
+            return await operator.pause(kind, name, paused=paused), await operator.doubt(kind, name)
 
-    done, known = run(work())
+    done, doubt = run(work())
     tell(done, f"{name}\t{'paused' if paused else 'resumed' if done.done else 'was not paused'}", as_json)
-    if name not in known:
-        others = ", ".join(known) or "none"
-        click.echo(f"No job of {kind} {name!r} is here now. {kind.title()}s that are known: {others}.", err=True)
+    if doubt is not None:
+        click.echo(clean(doubt), err=True)
 
 
 @click.command(short_help="List the workers, and what they run.")
@@ -122,13 +110,14 @@ def _set(kind: _Kind, name: str, database: str | None, paused: bool, as_json: bo
 def workers(database: str | None, as_json: bool) -> None:
     """List the workers: who is alive, what they run since when, which queues they serve, until when their lease holds.
 
-    Of running jobs the newest 1000 are shown.
+    Of what each runs, the hundred jobs that began first are shown.
     """
-    records = run(_workers(database))
+    found = run(_workers(database))
+    records = [record_of(one) for one in found]
     if not as_json:
-        for record in records:
-            record["runs"] = ", ".join(_running(job) for job in record["jobs"])
-            record["queues"] = _with_weights(record["queues"], record["weights"])
+        for one, record in zip(found, records, strict=True):
+            record["runs"] = ", ".join(map(_running, one.jobs))
+            record["queues"] = _with_weights(one.queues, one.weights)
     columns: tuple[str, ...] = (
         "id", "name", "state", "queues", "running", "started_at", "seen_at", "lease_until", "host", "pid", "version",
         "runs",
@@ -162,25 +151,14 @@ def reconnect(database: str | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-async def _workers(database: str | None) -> list[dict[str, Any]]:
+async def _workers(database: str | None) -> list[Worker]:
     async with operating(database) as operator:
-        shown, jobs = await operator.flows.workers(), operator.app.jobs
-        views = {view.id: view for view in await jobs.workers()}
-        running = await jobs.list(state=["running"], limit=_MOST_SHOWN)
-    return [_worker(one, views.get(one.id), [job for job in running if job.worker == one.id]) for one in shown]
+        return await operator.flows.workers()
 
 
-def _worker(one: Worker, view: WorkerView | None, jobs: Sequence[JobView]) -> dict[str, Any]:
-    runs = [{"id": job.id, "task": job.task, "started_at": moment(job.started_at)} for job in jobs]
-    more = {"weights": None, "given_up": False} if view is None else {
-        "weights": view.weights, "given_up": view.given_up,
-    }  # fmt: skip
-    return {**record_of(one), **more, "jobs": runs}
-
-
-def _running(job: Mapping[str, Any]) -> str:
-    since: Moment = job["started_at"]
-    return f"{job['id']} {job['task']} since {since.near if on_terminal() else since.iso}"
+def _running(job: Running) -> str:
+    since = Moment(from_iso(job.started_at))
+    return f"{job.id} {job.task} since {since.near if on_terminal() else since.iso}"
 
 
 def _with_weights(queues: Sequence[str] | None, weights: Mapping[str, float] | None) -> str:

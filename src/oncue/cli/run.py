@@ -21,6 +21,7 @@ from oncue.errors import ConfigError
 from oncue.exporter import address_of, exporting
 from oncue.logs import say, to_stderr
 from oncue.sockets import listen
+from oncue.words import counted
 from oncue.worker import WorkerOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -186,11 +187,7 @@ def _ready_line(app: OnCue, options: WorkerOptions | None) -> str:
     who = f"worker {options.name} ready" if options is not None else "ready without a worker"
     tasks, schedules = len({id(task) for task in app.tasks.values()}), len(app.schedules)
     where = getattr(app.store, "path", None) or app.store.url
-    return f"oncue: {who}, database {where}{unset(app)}, {_count(tasks, 'task')}, {_count(schedules, 'schedule')}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return f"oncue: {who}, database {where}{unset(app)}, {counted(tasks, 'task')}, {counted(schedules, 'schedule')}"
 
 
 def _prepare_process(log_level: str, log_format: str) -> None:

@@ -36,13 +36,9 @@ def list_(database: str | None, as_json: bool) -> None:
 
     async def work() -> list[dict[str, Any]]:
         async with operating(database) as operator:
-            options = {row.name: row.options for row in await operator.app.store.schedules()}
-            return [
-                {**record_of(one), "expression": one.rule, "options": options.get(one.name)}
-                for one in await operator.flows.schedules()
-            ]
+            return [record_of(one) for one in await operator.flows.schedules()]
 
-    columns = ("name", "expression", "timezone", "next", "last", "paused", "missed", "task")
+    columns = ("name", "rule", "timezone", "next", "last", "paused", "missed", "task")
     show(run(work()), columns, as_json, empty="no schedules are stored: a worker stores those of its application")
 
 
@@ -57,15 +53,19 @@ fires = click.option(
 @database
 @as_json
 def show_(name: str, count: int, database: str | None, as_json: bool) -> None:
-    """Show a schedule, the jobs of its last ten fires, and its next fires, with clock changes marked."""
+    """Show a schedule, the jobs of its last ten fires, and its next fires, with clock changes marked.
+
+    Of one that is paused the next fires are those that it would have, were it resumed now.
+    """
     found = _asked(name, database, lambda operator: operator.flows.schedule(name, count))
     if as_json:
-        click.echo(to_json(msgspec.to_builtins(found)))
+        click.echo(to_json(found))
         return
     for field in ("task", "rule", "timezone", "next", "last", "paused", "missed"):
         value = getattr(found, field)
         click.echo(f"{field}\t{plain(value if value is not False else 'no')}")
-    fires = [*(("past", fire) for fire in reversed(found.last_fires)), *(("next", fire) for fire in found.next_fires)]
+    next = "if resumed" if found.paused else "next"
+    fires = [*(("past", fire) for fire in reversed(found.last_fires)), *((next, fire) for fire in found.next_fires)]
     records = [
         {"when": when, **record_of(fire), "note": fire.shift, "job": fire.job} for when, fire in fires
     ]  # fmt: skip

@@ -18,6 +18,7 @@ from oncue.operate import Filter, Operator
 from oncue.operate.actions import Action
 from oncue.operate.jobs import known_id
 from oncue.operate.views import ManyCounted, ManyDone
+from oncue.words import counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 _VERBS: dict[Action, str] = {
@@ -205,9 +206,9 @@ def _all(action: Action, filter: Filter, yes: bool, database: str | None, as_jso
 def _confirm(action: Action, count: int, yes: bool) -> None:
     if yes or not count:
         return
-    jobs = f"{count:,} job{'' if count == 1 else 's'}"
+    jobs, match = counted(count, "job"), "matches" if count == 1 else "match"
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{jobs} match, and nothing was done: there is nobody to ask. Add --yes to do it.")
+        raise click.UsageError(f"{jobs} {match}, and nothing was done: there is nobody to ask. Add --yes to do it.")
     if not click.confirm(f"{_VERBS[action]}: {jobs}. Go on?", err=True):
         fail("Nothing was done.")
 

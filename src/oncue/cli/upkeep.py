@@ -9,18 +9,18 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-import msgspec
 
 from oncue.app import OnCue
-from oncue.cli.common import as_json, database, fail, load_app, only_database, opened, operating, postgres_schema, run
-from oncue.cli.output import job_record, show, tell
+from oncue.cli.common import as_json, database, fail, load_app, only_database, operating, postgres_schema, run
+from oncue.cli.output import record_of, show, tell
 from oncue.cli.progress import Searching, watching
-from oncue.clock import SECOND, seconds_to_us
+from oncue.clock import SECOND, iso, seconds_to_us, to_us
 from oncue.drain import Drain, Drained
-from oncue.redaction import Redaction
+from oncue.operate.views import JobRow
 from oncue.store import Store
-from oncue.store.views import JobView, SchemaView
+from oncue.store.views import SchemaView
 from oncue.sweeper import Swept
+from oncue.words import counted
 
 _PAGE = 1000
 
@@ -38,7 +38,7 @@ def drain(app: str, limit: int | None, seconds: float | None, as_json: bool) -> 
     loaded = load_app(app)
     _log_to_stderr()
     done = asdict(run(_drained(loaded, limit, seconds)))
-    done["next_due"] = None if done["next_due"] is None else done["next_due"].isoformat()
+    done["next_due"] = None if done["next_due"] is None else iso(to_us(done["next_due"]))
     _told(done, as_json)
 
 
@@ -199,30 +199,25 @@ def restored(release: bool, list_: bool, force: bool, database: str | None, as_j
     if release and list_:
         raise click.UsageError("--release and --list exclude each other.")
     if list_:
-        held = [job_record(job) for job in run(_held(database))]
+        held = [record_of(job) for job in run(_held(database))]
         show(held, ("id", "task", "args", "scheduled_at", "attempt", "key", "group"), as_json, empty="nothing is held")
         return
     count, what = run(_release(database) if release else _hold(database, force)), "released" if release else "held"
-    tell({what: count}, f"{count} job{'' if count == 1 else 's'} {what}", as_json)
+    tell({what: count}, f"{counted(count, 'job')} {what}", as_json)
     if not release and not as_json:
         click.echo("Fires and source rows of before now will be held too, until --release.", err=True)
 
 
-async def _held(database: str | None) -> Sequence[JobView]:
-    async with opened(database) as app:
-        held: list[JobView] = []
+async def _held(database: str | None) -> Sequence[JobRow]:
+    async with operating(database) as operator:
+        held: list[JobRow] = []
         before: int | None = None
         with Searching() as told:
-            while page := await app.jobs.list(state=["scheduled"], limit=_PAGE, before=before):
-                held += [job for job in page if job.blocked_by == "restore"]
+            while page := await operator.app.jobs.list(state=["scheduled"], limit=_PAGE, before=before):
+                held += await operator.jobs.rows([job.id for job in page if job.blocked_by == "restore"])
                 before = page[-1].id
                 told(before, len(held))
-        hidden = Redaction(app.redacted)
-        shown = [
-            msgspec.structs.replace(job, args=hidden.value(job.args), metadata=hidden.value(job.metadata))
-            for job in held
-        ]
-        return sorted(shown, key=lambda job: (job.scheduled_at, job.id))
+        return sorted(held, key=lambda job: (job.scheduled_at, job.id))
 
 
 async def _release(database: str | None) -> int:

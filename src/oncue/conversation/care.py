@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from oncue.clock import SECOND, from_us
+from oncue.clock import SECOND, iso
 from oncue.conversation.addresses import names_of
 from oncue.conversation.people import names_in
 from oncue.conversation.timeline import Entry, duplicates, timeline
@@ -108,5 +108,5 @@ def _readable(row: msgspec.Struct) -> dict[str, Any]:
         if name in _JSON:
             found[name] = msgspec.json.decode(value)
         elif name in ("at", "due") or name.endswith(("_at", "_until", "_since")):
-            found[name] = from_us(value).isoformat()
+            found[name] = iso(value)
     return found

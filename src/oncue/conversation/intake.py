@@ -22,6 +22,7 @@ from oncue.conversation.trouble import told
 from oncue.errors import StoreError
 from oncue.store.steps import Steps, ask, inbox, run
 from oncue.transport import Batch, Inbound, Replies
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -84,12 +85,12 @@ class Intake:
         if batch.unread:
             # Why is not for the log: it may quote what people write.
             log.warning(
-                "channel %s: %d items of an update can't be used: see note and raw of row %d of oncue_update",
-                self.channel.name, len(batch.unread), update,
+                "channel %s: %s of an update can't be used: see note and raw of row %d of oncue_update",
+                self.channel.name, counted(len(batch.unread), "item"), update,
             )  # fmt: skip
         if new < len(batch.inbound):
-            known = len(batch.inbound) - new
-            log.info("channel %s: an update repeats %d messages: nothing follows again", self.channel.name, known)
+            known = counted(len(batch.inbound) - new, "message")
+            log.info("channel %s: an update repeats %s: nothing follows again", self.channel.name, known)
         self._charge(new, now)
         return Taken(200, transport.reply(raw) if isinstance(transport, Replies) else b"")
 
@@ -153,7 +154,8 @@ class Intake:
                         locked=True,
                     )
             except StoreError as error:
-                log.warning("channel %s: %d messages don't count against its rate: %s", self.channel.name, count, error)
+                said = counted(count, "message doesn't", "messages don't")
+                log.warning("channel %s: %s count against its rate: %s", self.channel.name, said, error)
 
     async def settle(self) -> None:
         """Wait until all that was taken also counts against the channel's throughput."""

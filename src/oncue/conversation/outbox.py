@@ -29,6 +29,7 @@ from oncue.retry import Snooze
 from oncue.store.chats import GIVEN_UP, ChannelRow, MessageKind, MessageRow, many, one
 from oncue.store.steps import Steps, as_json, ask, fetch, manage, run
 from oncue.transport import Address, Answer, Content, Outgoing, Template
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.conversation.channels import Channel
@@ -198,7 +199,8 @@ class Outbox:
         if not await app.store.look(lambda: fetch("orphans", channel=self.channel.name, count=1)):
             return 0
         mended = await app.store.change(lambda: self.mend(now), now)
-        log.warning("channel %s: %d messages had lost their jobs, and have new ones", self.channel.name, mended)
+        said = counted(mended, "message")
+        log.warning("channel %s: new jobs for %s that had lost theirs", self.channel.name, said)
         app.wake.hint(now)
         return mended
 

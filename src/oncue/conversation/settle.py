@@ -16,6 +16,7 @@ from oncue.store.chats import ChannelRow, MessageRow, PersonRow, many, one
 from oncue.store.steps import Steps, as_json, ask, fetch, manage, run
 from oncue.store.steps.insert import insert_jobs
 from oncue.transport import Address, Content, Preference, Status, Template, Verdict
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.conversation.channels import Channel
@@ -242,7 +243,7 @@ class Settle:
             times = {"since": since, "until": now - SILENCE}
             deaf = yield ask("unheard_since", channel=self.channel.name, **times)
             if deaf:
-                return None, f"no status came of {deaf} other messages, and nothing else was heard"
+                return None, f"no status came of {counted(deaf, 'other message')}, and nothing else was heard"
             unread = yield from self._unread(max(since + window, now - _FRESH), now)
             if unread:
                 return None, f"updates that came in meanwhile are still to be read: {unread}"

@@ -96,7 +96,7 @@ def on_calendar(cron: Cron) -> list[str]:
 def _whole_minutes(cron: Cron, target: str) -> None:
     if cron.finest_interval_seconds() < 60:
         raise CannotExport(
-            f"{cron.expression!r} fires every {cron.finest_interval_seconds()} seconds, but {target} starts "
+            f"{cron.expression!r} fires every {cron.finest_interval_seconds():g} s, but {target} starts "
             "at most once a minute. Export '* * * * *' and run a worker for what has to be finer"
         )
     if cron.spec.second.numbers != (0,):

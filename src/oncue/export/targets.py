@@ -129,7 +129,7 @@ def _github(order: _Order) -> dict[str, str]:
     fields = five_fields(order.cron, "GitHub Actions")
     if (finest := order.cron.finest_interval_seconds()) < 300:
         raise CannotExport(
-            f"{order.cron.expression!r} fires every {finest} seconds, but GitHub Actions starts at most "
+            f"{order.cron.expression!r} fires every {finest:g} s, but GitHub Actions starts at most "
             "every 5 minutes, often later. Use '*/5 * * * *', or another target"
         )
     timezone = "" if order.cron.timezone == "UTC" else f"\n      timezone: {json.dumps(order.cron.timezone)}"

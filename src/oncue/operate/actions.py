@@ -21,6 +21,7 @@ from oncue.redaction import Redaction
 from oncue.store.operating import AuditRow
 from oncue.store.steps import Steps, manage, many, operate, watch
 from oncue.task import checked_name
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -162,7 +163,8 @@ class Actions:
         if question.digest != _digest(action, filter):
             raise InvalidJob("The token belongs to another action or filter: count these jobs first.")
         if question.count != confirm:
-            raise InvalidJob(f"{question.count} jobs were counted, and {confirm} confirmed. Count them anew.")
+            found = counted(question.count, "job was", "jobs were")
+            raise InvalidJob(f"{found} counted, and {confirm:,} confirmed. Count them anew.")
         if not 0 <= self._app.clock.now() - question.asked_at <= _GOOD_FOR:
             raise InvalidJob("That was counted more than ten minutes ago. Count anew.")
         return question

@@ -21,6 +21,7 @@ from oncue.store.steps.overview import id_span, live_counts
 from oncue.store.views import Check, JobView
 from oncue.wake import UNPROVED
 from oncue.why import near, seconds
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -50,7 +51,7 @@ async def workers(app: OnCue) -> Check:
         remedy = "Start one: oncue worker module:app"
         if not counts.due:
             return Check("workers", "warn", found, remedy)
-        return Check("workers", "FAIL", f"{found}; {_jobs(counts.due)} due", remedy)
+        return Check("workers", "FAIL", f"{found}; {counted(counts.due, 'job')} due", remedy)
     if left := [one.name for one in workers if one.given_up]:
         remedy = "Other transactions hold the rows of the rest of their jobs, which run again once these end: those of"
         return Check("workers", "warn", found, f"{remedy} {', '.join(left)}. See the line transactions.")
@@ -112,7 +113,9 @@ async def tasks(app: OnCue) -> Check:
     missing = Counter(job.task for job in waiting.values() if not any(one.knows(job.task) for one in alive))
     if not alive or not missing:
         return Check("tasks", "ok", "no job waits for one that the workers lack")
-    found = "; ".join(f"no worker knows task {task}, which {_jobs(count)} asked for" for task, count in missing.items())
+    found = "; ".join(
+        f"no worker knows task {task}, which {counted(n, 'job')} asked for" for task, n in missing.items()
+    )
     remedy = "Deploy the code that has them, keep old names in aliases=(...), or cancel the jobs."
     return Check("tasks", "FAIL" if any(job.task in missing for job in due) else "warn", found, remedy)
 
@@ -128,7 +131,7 @@ async def paused(app: OnCue) -> Check:
     if not paused:
         return Check("queues", "ok", "none is paused, but for channels that are stopped")
     found = "; ".join(
-        f"{queue.name} is paused{_since(queue.paused_at, now)}, {_jobs(queue.due)} of it due" for queue in paused
+        f"{one.name} is paused{_since(one.paused_at, now)}, {counted(one.due, 'job')} of it due" for one in paused
     )
     which = paused[0].name if len(paused) == 1 else "NAME"
     return Check("queues", "warn", found, f"Where that was forgotten: oncue queues resume {which}")
@@ -142,7 +145,7 @@ async def discarded(app: OnCue) -> Check:
     if not recent:
         return Check("discarded", "ok", "no job in the last 24 hours")
     last = max(recent, key=lambda job: job.finished_at or 0)
-    number = f"{_jobs(len(recent))}{' or more' if len(recent) == _MOST else ''}"
+    number = f"{counted(len(recent), 'job')}{' or more' if len(recent) == _MOST else ''}"
     error = f"; {last.error}" if last.error and last.error not in (last.reason or "") else ""
     said = _shown(app, last, f"{last.reason}{error}")
     found = (
@@ -167,7 +170,7 @@ async def overdue(app: OnCue) -> Check:
         f"job {job.id} ({job.task}), due {near(job.scheduled_at, now)}: {_shown(app, job, await app.jobs.why(job))}"
         for job in (free or late)[:_SHOWN]
     ]
-    number = f"{_jobs(len(late))}{' or more' if len(late) == _MOST else ''}"
+    number = f"{counted(len(late), 'job')}{' or more' if len(late) == _MOST else ''}"
     found = f"{number} due and not running; {'; '.join(shown)}"
     if free:
         return Check("overdue jobs", "FAIL", found, "Is a worker for their queue alive, with enough --concurrency?")
@@ -230,7 +233,7 @@ async def blockers(app: OnCue) -> list[Check]:
     held = sum(blocker.waiting for blocker in blockers if blocker.name == "restore")
     if held:
         remedy = "Look: oncue restored --list. Then oncue jobs cancel ID, and oncue restored --release."
-        checks.append(Check("restored", "warn", f"{_jobs(held)} held after a restore", remedy))
+        checks.append(Check("restored", "warn", f"{counted(held, 'job')} held after a restore", remedy))
     stuck = [
         blocker.name
         for blocker in blockers
@@ -242,7 +245,7 @@ async def blockers(app: OnCue) -> list[Check]:
         checks.append(Check("blockers", "warn", found, "The next sweep frees them: oncue sweep module:app does one."))
     else:
         waiting = sum(blocker.waiting for blocker in blockers) - held
-        checks.append(Check("blockers", "ok", f"{_jobs(waiting)} behind others, none in vain"))
+        checks.append(Check("blockers", "ok", f"{counted(waiting, 'job')} behind others, none in vain"))
     return checks
 
 
@@ -269,7 +272,7 @@ async def sources(app: OnCue) -> list[Check]:
             troubles = [*drift.get("problems", ())]
             if waiting := drift.get("waiting_for_key"):
                 troubles.append(f"rows {', '.join(map(str, waiting))} wait for a key that another row's job has")
-            found = "; ".join(troubles) or f"{one.unreadable} rows can't be read"
+            found = "; ".join(troubles) or f"{counted(one.unreadable, 'row')} can't be read"
             found += "" if one.drift_since is None else f"; found first {near(one.drift_since, now)}"
             remedy = "Mend the table, its rows, or the declaration in code. The next sweep looks again."
             checks.append(Check(name, "FAIL", found, remedy))
@@ -280,7 +283,7 @@ async def sources(app: OnCue) -> list[Check]:
         elif drift:
             checks.append(Check(name, "warn", drift["trigger"]))
         else:
-            done = f"made {one.made}, moved {one.moved}, cancelled {one.cancelled} jobs so far"
+            done = f"made {one.made}, moved {one.moved}, cancelled {one.cancelled} so far"
             checks.append(Check(name, "ok", f"swept {near(one.swept_at, now)}; rows and jobs agree; {done}"))
     return checks
 
@@ -304,9 +307,8 @@ async def code(app: OnCue) -> Check:
                 f"removed them: give each a name of its own, OnCue(name=...); this one is {app.name!r}."
             )
         return Check("code", "warn", found, remedy)
-    return Check(
-        "code", "ok", f"it has the tasks of all {_jobs(len(waiting))} that wait" if waiting else "nothing waits"
-    )
+    found = f"it has the tasks of all that wait: {counted(len(waiting), 'job')}" if waiting else "nothing waits"
+    return Check("code", "ok", found)
 
 
 async def pauses(app: OnCue) -> Check:
@@ -363,7 +365,3 @@ def _shown(app: OnCue, job: JobView, text: str) -> str:
 
 def _since(moment: int | None, now: int) -> str:
     return "" if moment is None else f" since {near(moment, now)}"
-
-
-def _jobs(count: int) -> str:
-    return f"{count} job{'' if count == 1 else 's'}"

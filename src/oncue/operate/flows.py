@@ -12,7 +12,7 @@ from oncue.cron import Cron, Every, parse_schedule
 from oncue.errors import UnknownSchedule
 from oncue.job import GROUP, KEY
 from oncue.operate.shape import iso, maybe_iso
-from oncue.operate.views import Blocker, Fire, Lane, Schedule, ScheduleDetail, Source, Worker
+from oncue.operate.views import Blocker, Fire, Lane, Running, Schedule, ScheduleDetail, Source, Worker
 from oncue.store import ScheduleRow
 from oncue.store.sources import SourceStatus
 from oncue.store.steps import overview
@@ -20,12 +20,14 @@ from oncue.store.steps.operate import PAUSE
 from oncue.store.steps.watch import paused
 from oncue.store.views import JobView, WorkerView
 from oncue.why import seconds
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
 
 FIRES = 10
 _MOST_BLOCKERS = 500
+_MOST_RUNNING = 100
 
 
 class Flows:
@@ -49,10 +51,7 @@ class Flows:
         return [Schedule(**_schedule(row)) for row in await self._app.store.schedules()]
 
     async def schedule(self, name: str, n: int = FIRES) -> ScheduleDetail:
-        """Return a schedule with its next ``n`` fires, none while it is paused, and its last ten.
-
-        Raises UnknownSchedule.
-        """
+        """Return a schedule with its next ``n`` fires, paused or not, and its last ten. Raises UnknownSchedule."""
         row = await self._row(name)
         made = await self._app.store.look(lambda: overview.fires(name, FIRES))
         try:
@@ -61,7 +60,7 @@ class Flows:
             # A newer version may write what this one can't read; the rest can be shown.
             next_fires, zone = [], ZoneInfo("UTC")
         else:
-            next_fires, zone = [] if row.paused else self._coming(row, when, n), _zone(when)
+            next_fires, zone = self._coming(row, when, n), _zone(when)
         last = [_fire(_nominal(ref, due), zone, None, id) for id, ref, due in made]
         return ScheduleDetail(**_schedule(row), next_fires=next_fires, last_fires=last)
 
@@ -83,11 +82,14 @@ class Flows:
         return preview(when, n, now, first)
 
     async def workers(self) -> list[Worker]:
-        """Return the registered workers."""
+        """Return the registered workers, and what each runs."""
+        found = await self._app.store.look(lambda: overview.running_longest(_MOST_RUNNING))
+        runs = {worker: [Running(id, task, iso(began)) for id, task, began in jobs] for worker, jobs in found.items()}
         return [
             Worker(
-                one.id, one.name, one.state, one.host, one.pid, one.version, one.running, one.queues, one.tasks,
-                iso(one.started_at), iso(one.seen_at), iso(one.lease_until), *_wake(one),
+                one.id, one.name, one.state, one.host, one.pid, one.version, one.running, runs.get(one.id, []),
+                one.queues, one.weights, one.tasks, iso(one.started_at), iso(one.seen_at), iso(one.lease_until),
+                *_wake(one), one.given_up,
             )
             for one in await self._app.jobs.workers()
         ]  # fmt: skip
@@ -130,13 +132,13 @@ def _lanes(
     groups: Sequence[overview.Group],
     discarded: Sequence[tuple[str, str, int]],
 ) -> list[Lane]:
-    sums: dict[str, list[int]] = {name: [0] * 5 for name in (*known, *paused)}
+    sums: dict[str, list[int]] = {name: [0] * 6 for name in (*known, *paused)}
     for group in groups:
-        counts = sums.setdefault((group.queue, group.task)[which], [0] * 5)
-        for place, count in enumerate((group.due, group.late, group.later, group.running)):
+        counts = sums.setdefault((group.queue, group.task)[which], [0] * 6)
+        for place, count in enumerate((group.due, group.late, group.later, group.blocked, group.running)):
             counts[place] += count
     for row in discarded:
-        sums.setdefault((row[0], row[1])[which], [0] * 5)[4] += row[2]
+        sums.setdefault((row[0], row[1])[which], [0] * 6)[5] += row[2]
     return [Lane(name, name in paused, maybe_iso(paused.get(name)), *sums[name]) for name in sorted(sums)]
 
 
@@ -150,6 +152,7 @@ def _schedule(row: ScheduleRow) -> dict[str, Any]:
         "last": maybe_iso(row.last_at),
         "paused": bool(row.paused),
         "missed": row.missed,
+        "options": row.options,
     }
 
 
@@ -200,9 +203,9 @@ def _source(one: SourceStatus, now: int) -> Source:
     if waiting:
         troubles.append(f"rows {', '.join(map(str, waiting))} wait for a key that another row's job has")
     if one.unreadable and not troubles:
-        troubles.append(f"{one.unreadable} rows can't be read")
+        troubles.append(f"{counted(one.unreadable, 'row')} can't be read")
     swept = "never" if one.swept_at is None else f"{seconds(now - one.swept_at)} ago"
-    found = f"swept {swept}; made {one.made}, moved {one.moved}, cancelled {one.cancelled} jobs so far"
+    found = f"swept {swept}; made {one.made}, moved {one.moved}, cancelled {one.cancelled} so far"
     if "trigger" in drift:
         found += f"; {drift['trigger']}"
     count = len(waiting) + one.unreadable

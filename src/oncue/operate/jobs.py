@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from oncue.clock import from_us
+from oncue.clock import SECOND, from_us
 from oncue.errors import UnknownJob
 from oncue.job import FINAL
 from oncue.operate.find import BUDGET, LATE, Filter, Finder, Shows, cursor_of
 from oncue.operate.shape import from_iso, iso, maybe_iso
-from oncue.operate.views import JobDetail, JobLife, JobPage, JobSummary, LifeEvent, Scanned
+from oncue.operate.views import Attempt, JobDetail, JobLife, JobPage, JobRow, JobSummary, LifeEvent, Scanned
 from oncue.redaction import Redaction
 from oncue.store.operating import AuditRow
 from oncue.store.steps import operate, overview, read
 from oncue.store.views import AttemptView, JobView
 from oncue.task import MAX_ID
 from oncue.why import seconds
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -82,6 +83,12 @@ class JobReader:
         in_json = msgspec.json.encode(wanted).decode()[1:-1].lower()
         return wanted.lower() in said.lower() or in_json in msgspec.json.encode(shown).decode().lower()
 
+    async def rows(self, ids: Sequence[int]) -> list[JobRow]:
+        """Return these jobs, the highest id first, with what each was given and left."""
+        now = self._app.clock.now()
+        found = await self._views(ids)
+        return [JobRow(**self._summary(view, error, now), **self._given(view)) for view, error in found]
+
     def summary(self, view: JobView, error: tuple[str | None, str | None] | None, now: int) -> JobSummary:
         """Return a job as lists show it."""
         return JobSummary(**self._summary(view, error, now))
@@ -108,26 +115,37 @@ class JobReader:
         done = await self._app.store.look(lambda: operate.audit(100, target=f"job:{id}"))
         why = self._redaction.text(await self._app.jobs.why(view), view.args, view.metadata)
         job = self._detail(view, attempts)
-        return JobLife(job, why or "", self._events(view, attempts, done))
+        last = _last_attempt(view, attempts) if view.attempt and view.started_at is not None else []
+        events = self._events(view, attempts, done)
+        return JobLife(job, why or "", events, [self._attempt(one, view) for one in [*attempts, *last]])
 
     def _detail(self, view: JobView, attempts: Sequence[AttemptView]) -> JobDetail:
         hide, last = self._redaction, attempts[-1] if attempts and view.state not in FINAL else None
         base = self._summary(view, None if last is None else (last.error, last.reason), self._app.clock.now())
         trace = view.traceback if last is None else last.traceback
         base["error"] = hide.text(view.error if last is None else last.error, view.args, view.metadata)
-        return JobDetail(
-            **base,
-            args=hide.value(view.args),
-            metadata=hide.value(view.metadata),
-            progress=hide.quoted(view.progress, view.args, view.metadata),
-            result=hide.quoted(view.result, view.args, view.metadata),
-            traceback=hide.text(trace, view.args, view.metadata),
-            origin=view.origin,
-            origin_ref=view.origin_ref,
-            created_at=iso(view.created_at),
-            snoozes=view.snoozes,
-            cancel_requested=bool(view.cancel),
+        return JobDetail(**base, **self._given(view), traceback=hide.text(trace, view.args, view.metadata))
+
+    def _given(self, view: JobView) -> dict[str, Any]:
+        hide = self._redaction
+        return {
+            **{name: hide.value(getattr(view, name)) for name in ("args", "metadata")},
+            **{name: hide.quoted(getattr(view, name), view.args, view.metadata) for name in ("progress", "result")},
+            **{name: getattr(view, name) for name in ("origin", "origin_ref", "when_late", "folded", "snoozes")},
+            **{name: maybe_iso(getattr(view, name)) for name in ("first_due", "claimed_at")},
+            "created_at": iso(view.created_at),
+            "max_late": None if view.max_late is None else view.max_late / SECOND,
+            "cancel_requested": bool(view.cancel),
+        }
+
+    def _attempt(self, one: AttemptView, view: JobView) -> Attempt:
+        texts = (
+            self._redaction.text(text, view.args, view.metadata) for text in (one.error, one.traceback, one.reason)
         )
+        return Attempt(
+            one.attempt, one.outcome, iso(one.scheduled_at), maybe_iso(one.claimed_at), iso(one.started_at),
+            iso(one.finished_at), one.worker, *texts,
+        )  # fmt: skip
 
     def _events(self, view: JobView, attempts: Sequence[AttemptView], done: Sequence[AuditRow]) -> list[LifeEvent]:
         said: list[tuple[int, LifeEvent]] = []
@@ -146,7 +164,7 @@ class JobReader:
         # Before what followed at the same instant.
         for row in reversed(done):
             add(row.at, "asked", f"it {_ACTS.get(row.action, row.action)} by {row.who}{_to(row)}")
-        for one in [*attempts, *_last(view, attempts)]:
+        for one in [*attempts, *_last_attempt(view, attempts)]:
             if one.claimed_at is not None:
                 add(one.claimed_at, "claimed", _claimed(one), None, one.worker)
             if _ran(one):
@@ -197,7 +215,7 @@ def _to(row: AuditRow) -> str:
 
 
 def _folded(view: JobView) -> str:
-    return f"; {view.folded} more calls of the same key were folded into it" if view.folded else ""
+    return f"; {counted(view.folded, 'more call')} of the same key went into it" if view.folded else ""
 
 
 def _when(us: int | None) -> str:
@@ -233,7 +251,7 @@ def _ended(one: AttemptView) -> str:
     return f"{text}: {'; '.join(dict.fromkeys(said))}" if said else text
 
 
-def _last(view: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
+def _last_attempt(view: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
     """Return the attempt that ended the job, which stands in the job's own row; one that never ran, too."""
     if view.state not in FINAL or view.finished_at is None:
         return []
@@ -249,8 +267,8 @@ def _last(view: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
     ]  # fmt: skip
 
 
-def known_id(text: str) -> int:
-    """Return the id that a path names. Raises UnknownJob for what no job can have."""
+def known_id(text: str, what: str = "job") -> int:
+    """Return the id that a path names. Raises UnknownJob for what no job (conversation, person) can have."""
     if not (text.isascii() and text.isdigit() and len(text) <= 19 and 0 < int(text) <= MAX_ID):
-        raise UnknownJob(f"There is no job {text[:20]!r}: ids go from 1 to {MAX_ID:,}.")
+        raise UnknownJob(f"There is no {what} {text[:20]!r}: ids go from 1 to {MAX_ID:,}.")
     return int(text)

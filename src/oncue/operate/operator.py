@@ -13,6 +13,7 @@ from oncue.operate.events import Watcher
 from oncue.operate.find import Filter, cursor_of
 from oncue.operate.flows import Flows
 from oncue.operate.jobs import JobReader
+from oncue.operate.known import doubt
 from oncue.operate.overview import Look
 from oncue.operate.schedule import Wish, schedule
 from oncue.operate.shape import iso
@@ -20,6 +21,7 @@ from oncue.operate.tokens import Tokens
 from oncue.operate.views import (
     AuditEntry,
     AuditPage,
+    Counts,
     Done,
     Health,
     JobLife,
@@ -29,8 +31,6 @@ from oncue.operate.views import (
     ManyCounted,
     ManyDone,
     Overview,
-    TalkLife,
-    TalkPage,
 )
 from oncue.redaction import Redaction
 from oncue.store.operating import AuditRow
@@ -38,6 +38,7 @@ from oncue.store.steps import operate
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
+    from oncue.operate.talk_views import ChannelView, PersonLife, TalkLife, TalkPage
     from oncue.operate.talks import TalkAction, Talks
 
 _looks: WeakKeyDictionary[OnCue, Look] = WeakKeyDictionary()
@@ -77,6 +78,10 @@ class Operator:
     async def overview(self) -> Overview:
         """Return how things are now."""
         return await self.look.overview()
+
+    async def counts(self) -> Counts:
+        """Return how many jobs are in which state now."""
+        return await self.look.counts()
 
     async def checks(self) -> list[Health]:
         """Return all checks, each with its remedy."""
@@ -119,15 +124,22 @@ class Operator:
         return (await self.flows.lanes(*await self.look.groups()))[kind == "tasks"]
 
     async def pause(self, kind: Literal["queue", "task", "schedule"], name: str, *, paused: bool = True) -> Done:
-        """Pause or resume a queue, a task or a schedule. Raises UnknownSchedule, or InvalidJob for no name."""
-        if kind == "queue":
-            done = await self._actions.queue(name, paused)
-        elif kind == "task":
-            done = await self._actions.task(name, paused)
-        else:
+        """Pause or resume a queue, a task or a schedule. Raises UnknownSchedule, or InvalidJob for no name.
+
+        A queue or task that nobody knows may be a newer version's: the answer says so, and it is done.
+        """
+        if kind == "schedule":
             done = await self._actions.schedule("pause" if paused else "resume", name)
+        else:
+            done = await (self._actions.queue if kind == "queue" else self._actions.task)(name, paused)
+            if (doubt := await self.doubt(kind, name)) is not None:
+                done = msgspec.structs.replace(done, text=f"{done.text} {doubt}")
         self.look.forget()
         return done
+
+    async def doubt(self, kind: Literal["queue", "task"], name: str) -> str | None:
+        """Return, in words, that no worker and no job knows a queue or task of that name; None where one does."""
+        return await doubt(self.app, self.look, kind, name)
 
     async def reconnect(self) -> Done:
         """Have all whose wake channel doesn't work connect it anew, at once."""
@@ -165,6 +177,14 @@ class Operator:
     async def talk(self, id: int) -> TalkLife:
         """Return a conversation and its timeline. Raises UnknownJob."""
         return await self._talks.life(id)
+
+    async def person(self, id: int, *, redact: bool = False) -> PersonLife:
+        """Return a person and their timeline, over all their conversations. Raises UnknownPerson."""
+        return await self._talks.person(id, redact=redact)
+
+    async def channels(self) -> list[ChannelView]:
+        """Return how each channel stands: whether it sends, and why not."""
+        return await self._talks.channels()
 
     async def steer_talk(self, action: TalkAction, id: int) -> Done:
         """Do it to a conversation, or to its person. Raises UnknownJob, InvalidJob or ConfigError (no such channel)."""

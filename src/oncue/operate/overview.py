@@ -14,7 +14,7 @@ from oncue.errors import StoreError
 from oncue.metrics import merged
 from oncue.operate import checks, standing
 from oncue.operate.find import LATE
-from oncue.operate.shape import iso
+from oncue.operate.shape import iso, maybe_iso
 from oncue.operate.views import Coming, Counts, Health, Lateness, Overview, Past
 from oncue.store.operating import MinuteRow
 from oncue.store.steps import Steps, operate, overview
@@ -30,49 +30,65 @@ _PAST, _RECENT = 60, 5
 _BIN, _BINS = 30 * SECOND, 20
 _HEALTH_SECONDS = 5.0
 _SHARE = 50
+_STALE = 3
 _LONG = 0.1
+_PATIENCE = 0.5
 _WINDOW = 50_000
 
 
 class Kept(Generic[T]):
     """An answer that is kept for fifty times as long as it took to get, so that asking costs 2% of the time at most.
 
-    What takes long is got in the background while the last answer goes on to be told; and once, however many ask.
-    ``free``: what takes so many seconds at most is not kept.
+    What takes long is got in the background while the last answer goes on to be told; and once, however many ask. An
+    answer that nobody has asked for anew in three times that span is told no more: whoever asks then waits, for
+    ``patience`` seconds at most. ``free``: what takes so many seconds at most is not kept. ``now`` tells seconds.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[T]], least: float = 0.0, free: float = 0.01) -> None:
-        self._ask, self._least, self._free = ask, least, free
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[T]],
+        least: float = 0.0,
+        free: float = 0.01,
+        patience: float | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ask, self._least, self._free, self._patience, self._now = ask, least, free, patience, now
         self._value: T | None = None
-        self._until = self._took = 0.0
+        self._until = self._told_until = self._took = 0.0
         self._asking: asyncio.Future[T] | None = None
         self._forgotten = 0
 
     async def get(self) -> T:
         """Return the answer, a new one where the last one is too old."""
-        if self._value is not None and time.monotonic() < self._until:
+        now = self._now()
+        if self._value is not None and now < self._until:
             return self._value
         asking = self._asking
         if asking is None or asking.done() or asking.get_loop() is not asyncio.get_running_loop():
             asking = self._asking = asyncio.ensure_future(self._anew())
             asking.add_done_callback(lambda done: done.cancelled() or done.exception())
-        if self._value is not None and self._took >= _LONG:
-            return self._value
-        # One of those who wait may leave; the others still want it.
-        return await asyncio.shield(asking)
+        if self._value is None or self._took < _LONG:
+            # One of those who wait may leave; the others still want it.
+            return await asyncio.shield(asking)
+        if now >= self._told_until:
+            await asyncio.wait([asking], timeout=self._patience)
+        return asking.result() if asking.done() else self._value
 
     async def _anew(self) -> T:
-        began, mine = time.monotonic(), self._forgotten
+        began, mine = self._now(), self._forgotten
         value = await self._ask()
+        # What was asked before somebody acted is for those who asked then.
         if mine == self._forgotten:
-            self._value, self._took = value, time.monotonic() - began
+            ended = self._now()
+            self._value, self._took = value, ended - began
             good_for = max(self._least, _SHARE * self._took if self._took > self._free else 0.0)
-            self._until = time.monotonic() + good_for
+            self._until, self._told_until = ended + good_for, ended + _STALE * good_for
         return value
 
     def forget(self) -> None:
-        """Ask anew next time, and wait for that: something was changed here, which no earlier look may have seen."""
-        self._until, self._value, self._asking = 0.0, None, None
+        """Ask anew next time: something was changed here, which what is being asked just now may not see."""
+        self._until = self._told_until = 0.0
+        self._asking = None
         self._forgotten += 1
 
 
@@ -82,7 +98,8 @@ class Look:
     def __init__(self, app: OnCue) -> None:
         self._app = app
         self._live = Kept(self._ask_live)
-        self._final = Kept(self._ask_final)
+        # Of what has ended nothing changes any more, but there may be very much of it: nobody waits long for that.
+        self._final = Kept(self._ask_final, patience=_PATIENCE)
         self._bins = Kept(self._ask_bins)
         self._groups = Kept(self._ask_groups, free=_LONG)
         self._health = Kept(self._ask_health, _HEALTH_SECONDS)
@@ -98,17 +115,22 @@ class Look:
     async def overview(self) -> Overview:
         """Return how things are now."""
         now = self._app.clock.now()
-        live, final = await self._live.get(), await self._final.get()
+        counts = await self.counts()
         past = [_past(minute, rows) for minute, rows in (await self._past(now)).items()]
         lateness, rate = self._recent(now)
-        # Of those given up the index tells at once; of the others the count may be a little old.
-        cancelled, completed = final.get("cancelled", 0), final.get("completed", 0)
-        counts = Counts(
-            live.scheduled, live.due, live.running, live.late, live.blocked, completed, live.discarded, cancelled
-        )
         after, bins = await self._bins.get()
         coming = [Coming(iso(after + number * _BIN), count) for number, count in enumerate(bins)]
         return Overview(iso(now), counts, lateness, rate, coming, past, await self._health.get())
+
+    async def counts(self) -> Counts:
+        """Return how many jobs are in which state now."""
+        live, final = await self._live.get(), await self._final.get()
+        # Of those given up the index tells at once; of the others the count may be a little old.
+        cancelled, completed = final.get("cancelled", 0), final.get("completed", 0)
+        return Counts(
+            live.scheduled, live.due, live.running, live.late, live.blocked, completed, live.discarded, cancelled,
+            maybe_iso(live.next_due),
+        )  # fmt: skip
 
     async def _ask_live(self) -> Live:
         now = self._app.clock.now()
@@ -161,10 +183,9 @@ class Look:
         current = now - now % MINUTE
         first = current - (_RECENT - 1) * MINUTE
         rows = [row for minute, rows in self._minutes.items() if minute >= first for row in rows]
-        spans, window = merged(row.lateness for row in rows), max(1, (now - first) // SECOND)
-        p50, p99 = _ms(spans.quantile(0.5)), _ms(spans.quantile(0.99))
+        window = max(1, (now - first) // SECOND)
         rate = sum(row.started for row in rows) / window
-        return Lateness(p50, p99, _ms(spans.max), int(window)), round(rate, 2)
+        return Lateness(*_late(rows), int(window)), round(rate, 3)
 
     async def _ask_health(self) -> list[Health]:
         app, found = self._app, []
@@ -215,12 +236,18 @@ def health(check: Check) -> Health:
 
 
 def _past(minute: int, rows: Sequence[MinuteRow]) -> Past:
-    spans = merged(row.lateness for row in rows)
     started, completed, retried, discarded = (
         sum(getattr(row, name) for row in rows) for name in ("started", "completed", "retried", "discarded")
     )
-    p50, p99 = _ms(spans.quantile(0.5)), _ms(spans.quantile(0.99))
-    return Past(iso(minute), started, completed, retried, discarded, p50, p99, _ms(spans.max))
+    return Past(iso(minute), started, completed, retried, discarded, *_late(rows))
+
+
+def _late(rows: Sequence[MinuteRow]) -> tuple[float | None, float | None, float | None]:
+    """Return the p50, the p99 and the longest of how late jobs started, in milliseconds."""
+    spans = merged(row.lateness for row in rows)
+    if not spans.count:
+        return None, None, None
+    return _ms(spans.quantile(0.5)), _ms(spans.quantile(0.99)), _ms(spans.max)
 
 
 def _ms(us: int) -> float:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from oncue.clock import FIRST, LAST, from_us, to_us
+from oncue.clock import FIRST, LAST, iso, to_us
 from oncue.errors import InvalidTime
 
-
-def iso(us: int) -> str:
-    """Return a time in RFC 3339, UTC, with microseconds: ``2026-11-30T17:20:01.123456Z``."""
-    return f"{from_us(us):%Y-%m-%dT%H:%M:%S.%f}Z"
+__all__ = ["from_iso", "iso", "maybe_iso"]
 
 
 def maybe_iso(us: int | None) -> str | None:

@@ -11,6 +11,7 @@ from oncue.store.chats import TAKEN_OVER, Standing, StandingStill
 from oncue.store.steps import chats
 from oncue.store.views import Check
 from oncue.why import near, seconds
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
@@ -65,7 +66,7 @@ def _channel(one: Standing, now: int) -> Check:
             return Check(name, "FAIL", f"it sends nothing since {since}: {one.stopped}", remedy)
         remedy = f"To send again: oncue queues resume {one.name}.send. Nothing is lost."
         return Check(name, "warn", f"it sends nothing since {since}: its queue was paused", remedy)
-    unknown = f"{one.unknown} message{'' if one.unknown == 1 else 's'} may have been sent, nobody knows" + (
+    unknown = f"{counted(one.unknown, 'message')} may have been sent, nobody knows" + (
         "" if one.unknown_since is None else f", the first for {seconds(now - one.unknown_since)}; later ones wait"
     )
     if one.seen_at is None or one.seen_at < now - (_UNSEEN if one.unknown else _SILENT):
@@ -89,4 +90,4 @@ def _channel(one: Standing, now: int) -> Check:
 
 
 def _count(number: int) -> str:
-    return f"{number} conversation{' is' if number == 1 else 's are'}"
+    return counted(number, "conversation is", "conversations are")

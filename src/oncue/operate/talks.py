@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from oncue.clock import SECOND
+from oncue.conversation.care import People
 from oncue.conversation.operate import Conversations
 from oncue.conversation.settle import INTAKE_GAP
-from oncue.conversation.timeline import discreet, timeline, waits_of
+from oncue.conversation.standing import Channels, disabled_of
+from oncue.conversation.timeline import Entry, discreet, duplicates, timeline, waits_of
 from oncue.errors import UnknownJob
 from oncue.operate.find import cursor_of
 from oncue.operate.shape import iso, maybe_iso
-from oncue.operate.views import Done, Said, TalkLife, TalkPage, TalkSummary
+from oncue.operate.talk_views import (
+    ChannelView,
+    Person,
+    PersonLife,
+    Said,
+    TalkLife,
+    TalkMessage,
+    TalkPage,
+    TalkStep,
+    TalkSummary,
+)
+from oncue.operate.views import Done
 from oncue.redaction import HIDDEN
-from oncue.store.chats import LIVE, ChatRow, MessageRow, PersonRow, StepRow
+from oncue.store.chats import LIVE, ChatRow, MessageRow, PersonRow, Standing, StepRow
 from oncue.store.steps import Steps, chats, files
 from oncue.store.steps.chats import Loaded
 from oncue.why import near, seconds
@@ -97,10 +112,41 @@ class Talks:
         loaded = await self._talks.show(id)
         file = await self._app.store.look(lambda: files.file_of(loaded.person.id))
         entries = [] if file is None else timeline(file, redact=self._redact)
-        said = [Said(iso(one.at), one.who, one.kind, one.text) for one in entries if one.chat in (None, id)]
+        said = [_said(one) for one in entries if one.chat in (None, id)]
         error = None if self._redact else loaded.chat.error
-        human = maybe_iso(loaded.person.human_since)
-        return TalkLife(self._summary(loaded.chat, loaded.person), await self.why(loaded), human, error, said)
+        return TalkLife(
+            self._summary(loaded.chat, loaded.person), await self.why(loaded), maybe_iso(loaded.person.human_since),
+            error, await self._talks.duplicates(id), self._message(loaded), [self._step(one) for one in loaded.steps],
+            said,
+        )  # fmt: skip
+
+    def _message(self, loaded: Loaded) -> TalkMessage | None:
+        if loaded.open is None or (message := loaded.message) is None:
+            return None
+        reason = None if self._redact else message.reason
+        return TalkMessage(message.kind, message.state, iso(message.due), reason)
+
+    def _step(self, step: StepRow) -> TalkStep:
+        opened, value = step.state == "open", None
+        if not opened and step.value is not None:
+            value = HIDDEN if self._redact else msgspec.json.decode(step.value)
+        waits = waits_of(step) if opened else None
+        return TalkStep(step.name, step.kind, step.state, value, waits, iso(step.opened_at), maybe_iso(step.done_at))
+
+    async def person(self, id: int, *, redact: bool = False) -> PersonLife:
+        """Return a person and all that was said to and by them; with ``redact`` as if the application hid texts.
+
+        Raises UnknownPerson.
+        """
+        hides = redact or self._redact
+        file = await People(self._app).file(id)
+        said = [_said(one) for one in timeline(file, redact=hides)]
+        return PersonLife(_person(file.person, hides), duplicates(file), said)
+
+    async def channels(self) -> list[ChannelView]:
+        """Return how each channel stands of which anything is known, by name."""
+        now = self._app.clock.now()
+        return [_channel(row, now) for row in await Channels(self._app).list()]
 
     async def why(self, loaded: Loaded) -> str:
         """Return in words what a conversation waits for, since when, and what would help."""
@@ -170,3 +216,31 @@ class Talks:
             person = (await talks.show(id)).person.id
             await (talks.takeover(person) if action == "takeover" else talks.release(person))
         return Done(True, SAID[action].format(chat=id, new=new, person=person))
+
+
+def _said(one: Entry) -> Said:
+    return Said(iso(one.at), one.who, one.kind, one.text, one.chat, one.message)
+
+
+def _person(row: PersonRow, hides: bool) -> Person:
+    name, address, user_id = (None, None, None) if hides else (row.name, row.address, row.user_id)
+    return Person(
+        row.id, row.channel, name, address, user_id, row.timezone, iso(row.created_at), maybe_iso(row.heard_at),
+        maybe_iso(row.human_since), maybe_iso(row.opted_out_at), maybe_iso(row.no_marketing_at),
+        maybe_iso(row.wait_until), row.stopped,
+    )  # fmt: skip
+
+
+def _channel(row: Standing, now: int) -> ChannelView:
+    sends: Literal["yes", "waits", "paused", "stopped"] = "yes"
+    since, reason = None, None
+    if row.stopped is not None and row.paused_at is not None:
+        sends, since, reason = "stopped", row.stopped_at, row.stopped
+    elif row.paused_at is not None:
+        sends, since, reason = "paused", row.paused_at, "its queue was paused"
+    elif row.wait_until is not None and row.wait_until > now:
+        sends, reason = "waits", f"the messenger asked it to wait, for {seconds(row.wait_until - now)} more"
+    return ChannelView(
+        row.name, sends, maybe_iso(since), reason, maybe_iso(row.heard_at), maybe_iso(row.seen_at), row.unknown,
+        row.duplicates, list(disabled_of(row)),
+    )  # fmt: skip

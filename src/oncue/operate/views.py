@@ -24,7 +24,8 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """How many jobs are in which state. ``late``: due for more than a second and not running."""
+    """How many jobs are in which state. ``late``: due for more than a second and not running; ``scheduled``: for later;
+    ``blocked``: behind another job or a limit. ``next_due``: when the next may start."""
 
     scheduled: int
     due: int
@@ -34,14 +35,15 @@ class Counts(msgspec.Struct, frozen=True):
     completed: int
     discarded: int
     cancelled: int
+    next_due: Time | None
 
 
 class Lateness(msgspec.Struct, frozen=True):
-    """How late jobs started in the last ``window_s`` seconds, in milliseconds."""
+    """How late jobs started in the last ``window_s`` seconds, in milliseconds; None where none did."""
 
-    p50_ms: float
-    p99_ms: float
-    max_ms: float
+    p50_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
     window_s: int
 
 
@@ -53,16 +55,16 @@ class Coming(msgspec.Struct, frozen=True):
 
 
 class Past(msgspec.Struct, frozen=True):
-    """What workers did in the minute that began at ``at``."""
+    """What workers did in the minute that began at ``at``. How late jobs started is None where none did."""
 
     at: Time
     started: int
     completed: int
     retried: int
     discarded: int
-    p50_ms: float
-    p99_ms: float
-    max_ms: float
+    p50_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
 
 
 class Overview(msgspec.Struct, frozen=True):
@@ -101,19 +103,45 @@ class JobSummary(msgspec.Struct, frozen=True):
     reason: str | None
 
 
-class JobDetail(JobSummary, frozen=True):
-    """All that is known of a job."""
+class JobRow(JobSummary, frozen=True):
+    """A job with what it was given and what it left. ``first_due``: when it was due before it was moved;
+    ``max_late``: in seconds."""
 
     args: Any
     metadata: Any
     progress: Any
     result: Any
-    traceback: str | None
     origin: str | None
     origin_ref: str | None
     created_at: Time
+    first_due: Time | None
+    claimed_at: Time | None
+    max_late: float | None
+    when_late: str
+    folded: int
     snoozes: int
     cancel_requested: bool
+
+
+class JobDetail(JobRow, frozen=True):
+    """All that is known of a job."""
+
+    traceback: str | None
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One attempt of a job that has ended."""
+
+    attempt: int
+    outcome: str
+    scheduled_at: Time
+    claimed_at: Time | None
+    started_at: Time
+    finished_at: Time
+    worker: int | None
+    error: str | None
+    traceback: str | None
+    reason: str | None
 
 
 class Scanned(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}):
@@ -142,11 +170,12 @@ class LifeEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class JobLife(msgspec.Struct, frozen=True):
-    """A job, in words why it does not run now or what became of it, and all that happened to it."""
+    """A job, in words why it does not run now or what became of it, all that happened to it, and its attempts."""
 
     job: JobDetail
     why: str
     life: list[LifeEvent]
+    attempts: list[Attempt]
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -179,7 +208,7 @@ class ManyDone(msgspec.Struct, frozen=True):
 
 
 class Lane(msgspec.Struct, frozen=True):
-    """A queue or a task, and its jobs: ``scheduled`` are not due yet or blocked."""
+    """A queue or a task, and its jobs, counted as ``Counts`` does."""
 
     name: str
     paused: bool
@@ -187,12 +216,13 @@ class Lane(msgspec.Struct, frozen=True):
     due: int
     late: int
     scheduled: int
+    blocked: int
     running: int
     discarded: int
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """A recurring definition. ``rule``: its cron expression or interval."""
+    """A recurring definition. ``rule``: its cron expression or interval; ``options``: what the code says beside it."""
 
     name: str
     task: str
@@ -202,6 +232,7 @@ class Schedule(msgspec.Struct, frozen=True):
     last: Time | None
     paused: bool
     missed: int
+    options: dict[str, Any]
 
 
 class Fire(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -215,16 +246,26 @@ class Fire(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ScheduleDetail(Schedule, frozen=True):
-    """A schedule with its next and last fires."""
+    """A schedule with its next and last fires; while it is paused, the next as they would be, were it resumed now."""
 
     next_fires: list[Fire]
     last_fires: list[Fire]
 
 
+class Running(msgspec.Struct, frozen=True):
+    """A job that a worker runs, and since when."""
+
+    id: int
+    task: str
+    started_at: Time
+
+
 class Worker(msgspec.Struct, frozen=True):
     """A registered worker; ``queues`` and ``tasks`` are None for all, or where it isn't known.
 
-    ``wake``: why it hears late of what other processes store; None while it hears at once.
+    ``weights``: those of its queues, where they have any. ``jobs``: what it runs, of more than a hundred those that
+    began first. ``wake``: why it hears late of what other processes store; None while it hears at once. ``given_up``:
+    its jobs were taken back, but for those whose rows other transactions hold.
     """
 
     id: int
@@ -234,13 +275,16 @@ class Worker(msgspec.Struct, frozen=True):
     pid: int
     version: str | None
     running: int
+    jobs: list[Running]
     queues: list[str] | None
+    weights: dict[str, float] | None
     tasks: list[str] | None
     started_at: Time
     seen_at: Time
     lease_until: Time
     wake: str | None
     wake_since: Time | None
+    given_up: bool
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -306,53 +350,3 @@ class Made(msgspec.Struct, frozen=True):
     status: str
     task: str
     scheduled_at: Time
-
-
-class TalkSummary(msgspec.Struct, frozen=True):
-    """A conversation with a person."""
-
-    id: int
-    state: Literal["active", "paused", "parked", "done", "stopped"]
-    conversation: str
-    channel: str
-    person: int
-    person_name: str | None
-    step: str | None
-    started_at: Time
-    changed_at: Time
-    ended_at: Time | None
-    reason: str | None
-
-
-class TalkPage(msgspec.Struct, frozen=True):
-    """Conversations, the newest first."""
-
-    items: list[TalkSummary]
-    next: str | None
-
-
-class Said(msgspec.Struct, frozen=True):
-    """One line of a conversation's timeline."""
-
-    at: Time
-    who: str
-    kind: str
-    text: str
-
-
-class TalkLife(msgspec.Struct, frozen=True):
-    """A conversation, what it waits for, and what was said and done. ``human_since``: since when a human has taken over
-    its person; ``error``: the traceback for which it is parked."""
-
-    conversation: TalkSummary
-    why: str
-    human_since: Time | None
-    error: str | None
-    timeline: list[Said]
-
-
-class Items(msgspec.Struct, frozen=True):
-    """A whole list: there is no next page."""
-
-    items: list[Any]
-    next: None = None

@@ -13,13 +13,15 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from oncue.app import OnCue
+from oncue.clock import SECOND
 from oncue.errors import ConfigError
-from oncue.operate.tokens import PREFIX, ROLES, Tokens
+from oncue.operate.tokens import PREFIX, ROLES, Tokens, hash_of
 from oncue.web.peer import is_ours
 
 _HERE = ("localhost", "127.0.0.1", "[::1]")
 # Whoever sets one of these stands between, and "loopback" is then the proxy and not the person.
 _FORWARDED = ("forwarded", "via", "x-real-ip", "x-client-ip", "cf-connecting-ip", "true-client-ip")
+_REMEMBERED = 3600 * SECOND
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _NOT_HERE = " Without one is let in who asks at this very machine, directly, as the user that runs the server or root."
 
@@ -77,10 +79,11 @@ class Access:
         said = os.environ.get("ONCUE_LOOPBACK", "").strip().lower()
         asked = default if not said else said not in ("off", "0", "no", "false")
         self._loopback = asked if loopback is None else loopback
+        self._readers: dict[str, int] = {}
 
     async def identify(self, request: Request) -> Identity | None:
         """Return who asks; None for nobody that is known. Opens the application's store for a token."""
-        given = [value for name, value in request.headers.raw if name == b"authorization"]
+        given = _given(request)
         ours = any(PREFIX.encode() in value for value in given)
         # The host's own login may stand in that header too: Basic, or a token of another kind.
         if self._login is not None and not ours and (found := await self._login(request)) is not None:
@@ -90,12 +93,27 @@ class Access:
         return Identity.of("loopback") if self._loopback and is_here(request) else None
 
     async def _by_token(self, given: list[bytes]) -> Identity | None:
-        scheme, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
-        if scheme.lower() != b"bearer":
+        if (token := _bearer(given)) is None:
             return None
         async with self._app:
-            row = await Tokens(self._app, "").find(token.strip().decode("latin-1"))
-        return None if row is None else Identity(f"token:{row.name}", frozenset(row.roles), ambient=False)
+            row = await Tokens(self._app, "").find(token)
+        self._readers.pop(name := hash_of(token), None)
+        if row is None:
+            return None
+        if "read" in row.roles:
+            until = self._app.clock.now() + _REMEMBERED
+            self._readers[name] = until if row.expires_at is None else min(until, row.expires_at)
+        return Identity(f"token:{row.name}", frozenset(row.roles), ambient=False)
+
+    def tells(self, request: Request, identity: Identity | None) -> bool:
+        """Whether to tell what is wrong with the database: to those who may read all that is in it.
+
+        Where it can't be asked whose a token is (``identity`` is None), a token counts that was good within the hour.
+        """
+        if identity is not None:
+            return "read" in identity.roles
+        token = _bearer(_given(request))
+        return token is not None and self._app.clock.now() < self._readers.get(hash_of(token), 0)
 
     async def require(self, request: Request, role: str) -> Identity:
         """Return who asks, where they may. Raises Refusal."""
@@ -112,6 +130,15 @@ class Access:
         if identity.ambient:
             _refuse_foreign(request)
         return identity
+
+
+def _given(request: Request) -> list[bytes]:
+    return [value for name, value in request.headers.raw if name == b"authorization"]
+
+
+def _bearer(given: list[bytes]) -> str | None:
+    scheme, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
+    return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
 
 
 def _refuse_foreign(request: Request) -> None:

@@ -8,12 +8,21 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from oncue.errors import SchemaTooNew, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from oncue.errors import (
+    SchemaTooNew,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
 
 log = logging.getLogger("oncue.web")
 NO_STORE = {"Cache-Control": "no-store"}
-# The error's own text may name hosts, users and files: that is for the log.
+# The error's own text may name hosts, users and files: that is for the log, and for those who may read all the rest.
 _REASONS: dict[type[StoreError], str] = {
+    StoreUnavailable: "the database can't be reached",
     StoreBusy: "another process held the database's lock for too long",
     StoreFull: "the disk that holds the database is full",
     StoreReadOnly: "the database can't be opened or written by this process",
@@ -27,9 +36,11 @@ def problem(status: int, error: str, reason: str) -> JSONResponse:
     return JSONResponse({"error": error, "reason": reason}, status, headers=NO_STORE)
 
 
-def database_trouble_text(error: StoreError) -> str:
-    """Log the error in full, and return a reason that holds none of its details."""
+def database_trouble_text(error: StoreError, *, full: bool = False) -> str:
+    """Log the error in full, and return it, or a reason that holds none of its details. No password is in either."""
     log.error("the database can't be used: %s", error)
+    if full:
+        return str(error)
     reason = next((text for kind, text in _REASONS.items() if isinstance(error, kind)), "the database can't be used")
     return f"{reason}; the log has the details"
 

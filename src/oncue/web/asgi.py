@@ -132,7 +132,7 @@ def _metrics(app: OnCue, access: Access) -> list[BaseRoute]:
         except Refusal as error:
             return refused(error)
         except StoreError as error:
-            return problem(503, database_trouble_text(error))
+            return problem(503, database_trouble_text(error, full=access.tells(request, None)))
         return await route.endpoint(request)  # type: ignore[no-any-return]
 
     return [Route(route.path, guarded, methods=["GET"])]

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from oncue.app import OnCue
+from oncue.clock import iso, to_us
 from oncue.errors import StoreError
 from oncue.operate.tokens import PREFIX
 from oncue.settings import Settings
@@ -88,7 +89,7 @@ class CronEndpoint:
         except Exception:
             log.exception("the drain failed")
             return JSONResponse({"error": "Internal Server Error"}, 500, headers=NO_STORE)
-        next_due = None if done.next_due is None else done.next_due.isoformat()
+        next_due = None if done.next_due is None else iso(to_us(done.next_due))
         counts = {"ran": done.ran, "failed": done.failed, "skipped": done.skipped, "remaining": done.remaining}
         return JSONResponse({"success": True, **counts, "next_due": next_due}, headers=NO_STORE)
 

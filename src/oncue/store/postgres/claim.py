@@ -31,7 +31,7 @@ _FIRST_HELD, _LONGEST_HELD = 10_000, 1_000_000
 _CAUTIOUS = 30.0
 # So long, in seconds, a worker whose places one lane fills goes on without looking at anything else.
 _LOOK_EVERY = 0.02
-_WITH_JOBS_IN_HAND = 0.05
+_WITH_JOBS_IN_HAND = 0.1
 
 
 class Claimer:

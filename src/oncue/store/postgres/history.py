@@ -15,6 +15,7 @@ from oncue.errors import StoreBusy, StoreError
 from oncue.store.postgres.connection import Connection
 from oncue.store.postgres.run import qualified
 from oncue.store.views import Check
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.store.postgres import PostgresStore
@@ -196,10 +197,9 @@ async def check(conn: Connection, schema: str, now: int) -> Check:
     rest = max(0, found["rest"])
     if _name(_day(now) + timedelta(days=1)) in found["days"]:
         many = f", and about {rest:,} finished jobs outside them" if rest > _MANY else ""
-        return Check("history", "ok", f"{len(found['days'])} days have partitions of their own{many}")
-    text = (
-        f"no partition for tomorrow: finished jobs go into the default one (about {rest:,} rows) and are deleted singly"
-    )
+        return Check("history", "ok", f"partitions for {counted(len(found['days']), 'day')}{many}")
+    about = counted(rest, "row")
+    text = f"no partition for tomorrow: finished jobs go into the default one (about {about}) and are deleted singly"
     if found["may"]:
         return Check("history", "ok" if rest < _MANY else "warn", text, "A worker's next sweep makes them.")
     remedy = "Above a million jobs a day, run `oncue sweep module:app` once a day as the role that owns the tables."

@@ -23,6 +23,7 @@ from oncue.store.postgres.connection import Connection, Pool
 from oncue.store.postgres.run import qualified
 from oncue.store.sql import text
 from oncue.store.views import SchemaView
+from oncue.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ async def _step(conn: Connection, url: PostgresUrl, began: int) -> bool:
                 "SELECT count(*) FROM oncue_worker WHERE lease_until > extract(epoch FROM clock_timestamp()) * 1000000"
             )
             if count := await conn.fetchval(qualified(alive, schema)):
-                who = "1 worker is" if count == 1 else f"{count} workers are"
+                who = counted(count, "worker is", "workers are")
                 raise StoreError(
                     f"{url.shown}: {who} alive that may know version {began} of the tables only, and "
                     f"would fail after the step to {found + 1}. Stop them first, or deploy the release between and "

@@ -12,6 +12,7 @@ from oncue.store.postgres import history
 from oncue.store.postgres.connection import Connection
 from oncue.store.postgres.trouble import is_unreachable, translate
 from oncue.store.views import Check
+from oncue.words import counted
 
 if TYPE_CHECKING:
     from oncue.store.postgres import PostgresStore
@@ -200,10 +201,8 @@ async def _vacuum(conn: Connection, schema: str) -> Check:
     row: Any = await conn.fetchrow(_DEAD, f'"{schema}"')
     if row is None:
         return Check("vacuum", "warn", "nothing is known of oncue_job", "Is it there, and track_counts on?")
-    found = (
-        f"oncue_job has {row['live']:,} rows and {row['dead']:,} dead ones in {row['bytes'] / 1e6:,.1f} MB, "
-        f"vacuumed {str(row['vacuumed'])[:19]}"
-    )
+    rows, dead = counted(row["live"], "row"), counted(row["dead"], "dead one")
+    found = f"oncue_job has {rows} and {dead} in {row['bytes'] / 1e6:,.1f} MB, vacuumed {str(row['vacuumed'])[:19]}"
     if await conn.fetchval("SHOW autovacuum") != "on":
         return Check(
             "vacuum", "FAIL", f"autovacuum is off; {found}", "Set autovacuum = on: claims get slower and slower."

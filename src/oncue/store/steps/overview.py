@@ -13,7 +13,7 @@ _FEW = ("running", "discarded", "blocked", "due")
 
 
 class Live(msgspec.Struct):
-    """How many jobs wait and run, and how many were given up."""
+    """How many jobs wait and run, how many were given up, and when the next may start (microseconds)."""
 
     scheduled: int
     due: int
@@ -21,16 +21,18 @@ class Live(msgspec.Struct):
     blocked: int
     running: int
     discarded: int
+    next_due: int | None
 
 
 class Group(NamedTuple):
-    """The jobs of a queue and a task: how many are due, late, scheduled for later or blocked, and running."""
+    """The jobs of a queue and a task: how many are due, late, scheduled for later, blocked, and running."""
 
     queue: str
     task: str
     due: int
     late: int
     later: int
+    blocked: int
     running: int
 
 
@@ -90,6 +92,14 @@ def few(kind: str, most: int, until: int) -> Steps[list[int]]:
     assert kind in _FEW
     values = {"most": most, "until": until} if kind == "due" else {"most": most}
     found: list[int] = yield from fetch(f"few_{kind}", **values)
+    return found
+
+
+def running_longest(most: int) -> Steps[dict[int, list[tuple[int, str, int]]]]:
+    """Return up to ``most`` jobs that each worker runs, what began first first: (id, task, when it began)."""
+    found: dict[int, list[tuple[int, str, int]]] = {}
+    for worker, id, task, began in (yield from fetch("running_longest", most=most)):
+        found.setdefault(worker, []).append((id, task, began))
     return found
 
 

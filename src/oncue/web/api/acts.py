@@ -96,7 +96,7 @@ async def _run_schedule(operator: Operator, asked: Asked) -> Done:
 
 def _talk(action: TalkAction) -> Handler:
     async def act(operator: Operator, asked: Asked) -> Done:
-        id = known_id(asked.path["id"])
+        id = known_id(asked.path["id"], "conversation")
         if not operator.app.channels:
             raise UnknownJob(f"There is no conversation {id}: this application has no channel.")
         try:

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from oncue.app import OnCue
 from oncue.errors import OnCueError, StoreError
 from oncue.operate import Operator
-from oncue.web.access import Access, Refusal
+from oncue.web.access import Access, Identity, Refusal
 from oncue.web.answers import database_trouble_text
 from oncue.web.api.problems import NO_STORE, api_error, not_allowed, problem, refused, status_of
 
@@ -82,6 +82,7 @@ class Endpoint:
         operation = self._operations.get(request.method)
         if operation is None:
             return not_allowed(self._operations)
+        identity: Identity | None = None
         try:
             identity = await self._access.require(request, operation.role)
             asked = await _read(request, operation)
@@ -93,7 +94,7 @@ class Endpoint:
         except BadRequest as error:
             return problem(error.status, str(error))
         except StoreError as error:
-            return problem(503, database_trouble_text(error))
+            return problem(503, database_trouble_text(error, full=self._access.tells(request, identity)))
         except HTTPException as error:
             # A host's login says it in its own words.
             return await api_error(request, error)

@@ -18,6 +18,7 @@ from oncue.errors import (
     OnCueError,
     PayloadTooLarge,
     UnknownJob,
+    UnknownPerson,
     UnknownSchedule,
     UnknownTask,
 )
@@ -68,7 +69,7 @@ async def failed(_: Request, __: Exception) -> Response:
 def status_of(error: OnCueError, *, acts: bool) -> int | None:
     """Return the status for an error that is the caller's; None for any other. ``acts``: a state may be in the way."""
     found: list[tuple[type[Any] | tuple[type[Any], ...], int]] = [
-        ((UnknownJob, UnknownSchedule, UnknownTask), 404),
+        ((UnknownJob, UnknownPerson, UnknownSchedule, UnknownTask), 404),
         (Reused, 409),
         (PayloadTooLarge, 413),
         ((InvalidArguments, InvalidTime), 422),

@@ -11,6 +11,7 @@ from oncue.operate import Filter, Operator
 from oncue.operate.flows import FIRES
 from oncue.operate.given import PLAIN
 from oncue.operate.jobs import known_id
+from oncue.operate.talk_views import ChannelView, PersonLife, TalkLife, TalkPage
 from oncue.operate.views import (
     AuditPage,
     Blocker,
@@ -22,8 +23,6 @@ from oncue.operate.views import (
     Schedule,
     ScheduleDetail,
     Source,
-    TalkLife,
-    TalkPage,
     Worker,
 )
 from oncue.web.api.operation import Asked, Operation
@@ -57,6 +56,7 @@ class TalksQuery(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["active", "paused", "parked", "done", "stopped", "ended"] | None = None
     conversation: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=PLAIN)] | None = None
     person: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
+    channel: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=PLAIN)] | None = None
     cursor: Cursor | None = None
     limit: Limit = 50
 
@@ -106,6 +106,13 @@ class Blockers(msgspec.Struct, frozen=True):
     """What jobs wait behind: of more than 500 those with the most jobs."""
 
     items: list[Blocker]
+    next: None = None
+
+
+class Channels(msgspec.Struct, frozen=True):
+    """The channels of which anything is known, by name."""
+
+    items: list[ChannelView]
     next: None = None
 
 
@@ -162,7 +169,7 @@ async def _audit(operator: Operator, asked: Asked) -> AuditPage:
 async def _talks(operator: Operator, asked: Asked) -> TalkPage:
     _has_talks(operator)
     query: TalksQuery = asked.query
-    return await operator.talks(query.state, query.conversation, query.person, query.cursor, query.limit)
+    return await operator.talks(query.state, query.conversation, query.person, query.cursor, query.limit, query.channel)
 
 
 def _has_talks(operator: Operator) -> None:
@@ -172,7 +179,16 @@ def _has_talks(operator: Operator) -> None:
 
 async def _talk(operator: Operator, asked: Asked) -> TalkLife:
     _has_talks(operator)
-    return await operator.talk(known_id(asked.path["id"]))
+    return await operator.talk(known_id(asked.path["id"], "conversation"))
+
+
+async def _person(operator: Operator, asked: Asked) -> PersonLife:
+    _has_talks(operator)
+    return await operator.person(known_id(asked.path["id"], "person"))
+
+
+async def _channels(operator: Operator, _: Asked) -> Channels:
+    return Channels(await operator.channels())
 
 
 READS = (
@@ -206,6 +222,14 @@ READS = (
     ),
     Operation(
         "GET", "/conversations/{id}", "read", "showConversation", "A conversation and what was said.", TalkLife, _talk,
+        tagged=True,
+    ),
+    Operation(
+        "GET", "/people/{id}", "read", "showPerson", "A person, and what was said in all their conversations.",
+        PersonLife, _person, tagged=True,
+    ),
+    Operation(
+        "GET", "/channels", "read", "listChannels", "Whether each channel sends, and why not.", Channels, _channels,
         tagged=True,
     ),
 )  # fmt: skip

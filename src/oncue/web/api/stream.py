@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from oncue.app import OnCue
 from oncue.errors import StoreError
 from oncue.operate import Operator
-from oncue.web.access import Access, Refusal
+from oncue.web.access import Access, Identity, Refusal
 from oncue.web.answers import database_trouble_text
 from oncue.web.api.problems import NO_STORE, not_allowed, problem, refused
 
@@ -33,6 +33,7 @@ class Stream:
         """
         if request.method != "GET":
             return not_allowed(["GET"])
+        identity: Identity | None = None
         try:
             identity = await self._access.require(request, "read")
             async with self._app:
@@ -40,7 +41,7 @@ class Stream:
         except Refusal as error:
             return refused(error)
         except StoreError as error:
-            return problem(503, database_trouble_text(error))
+            return problem(503, database_trouble_text(error, full=self._access.tells(request, identity)))
         operator = Operator(self._app, identity.who)
         headers = {**NO_STORE, "X-Accel-Buffering": "no"}
         return StreamingResponse(self._lines(request, operator), headers=headers, media_type="text/event-stream")

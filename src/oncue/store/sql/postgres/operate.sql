@@ -123,6 +123,15 @@ SELECT coalesce(json_agg(id), '[]')::text FROM (
 SELECT coalesce(json_agg(id), '[]')::text FROM (
   SELECT id FROM oncue_job WHERE state = 'running' LIMIT :most::int) AS found;
 
+-- name: running_longest
+-- What each worker runs, what began first: up to so many of each.
+SELECT coalesce(json_agg(json_build_array(worker, id, task, began) ORDER BY worker, began, id), '[]')::text FROM (
+  SELECT worker, id, task, began FROM (
+    SELECT worker, id, task, greatest(claimed_at, coalesce(eligible_at, scheduled_at)) AS began,
+           row_number() OVER (PARTITION BY worker ORDER BY claimed_at, id) AS nth
+    FROM oncue_job WHERE state = 'running') AS each
+  WHERE nth <= :most::int) AS found;
+
 -- name: few_discarded
 SELECT coalesce(json_agg(id), '[]')::text FROM (
   SELECT id FROM oncue_finished WHERE state = 'discarded' ORDER BY finished_at DESC LIMIT :most::int) AS found;
@@ -191,7 +200,9 @@ SELECT json_build_object(
        AND (eligible_at IS NULL OR eligible_at > :late::bigint)),
   'blocked', (SELECT count(*) FROM oncue_job WHERE blocked_by IS NOT NULL),
   'running', (SELECT count(*) FROM oncue_job WHERE state = 'running'),
-  'discarded', (SELECT count(*) FROM oncue_finished WHERE state = 'discarded'))::text;
+  'discarded', (SELECT count(*) FROM oncue_finished WHERE state = 'discarded'),
+  'next_due', (SELECT min((SELECT min(j.eligible_at) FROM oncue_job AS j WHERE j.state = 'scheduled'
+    AND j.eligible_at IS NOT NULL AND j.queue = lane.queue AND j.priority = lane.priority)) FROM lane))::text;
 
 -- name: final_counts
 SELECT coalesce(json_object_agg(state, n), '{}')::text FROM (
@@ -208,12 +219,13 @@ SELECT coalesce(json_agg(json_build_array(bin, n)), '[]')::text FROM (
   GROUP BY f.bin) AS bins;
 
 -- name: groups_of_jobs
--- By queue and task: due, late, scheduled (later or blocked), running.
-SELECT coalesce(json_agg(json_build_array(queue, task, due, late, later, running)), '[]')::text FROM (
+-- By queue and task: due, late, scheduled for later, blocked, running.
+SELECT coalesce(json_agg(json_build_array(queue, task, due, late, later, blocked, running)), '[]')::text FROM (
   SELECT queue, task,
          count(*) FILTER (WHERE state = 'scheduled' AND eligible_at <= :now::bigint) AS due,
          count(*) FILTER (WHERE state = 'scheduled' AND scheduled_at <= :late::bigint) AS late,
-         count(*) FILTER (WHERE state = 'scheduled' AND (eligible_at IS NULL OR eligible_at > :now::bigint)) AS later,
+         count(*) FILTER (WHERE state = 'scheduled' AND eligible_at > :now::bigint) AS later,
+         count(*) FILTER (WHERE blocked_by IS NOT NULL) AS blocked,
          count(*) FILTER (WHERE state = 'running') AS running
   FROM oncue_job GROUP BY queue, task) AS found;
 

@@ -1,13 +1,15 @@
 -- Looking at jobs.
 
 -- name: list_jobs
+-- Who made a job that was put back since stands in origin_ref, with what stood there.
 SELECT coalesce(json_agg(j), '[]')::text FROM (
   SELECT id, json_build_object(
     'id', id, 'state', state, 'outcome', NULL, 'task', task, 'args', args::json, 'queue', queue, 'priority', priority,
     'scheduled_at', scheduled_at, 'eligible_at', eligible_at, 'blocked_by', blocked_by, 'attempt', attempt,
     'snoozes', snoozes, 'max_attempts', max_attempts, 'worker', worker, 'started_at', claimed_at,
     'finished_at', NULL, 'key', key, 'group', group_name, 'max_late', max_late, 'when_late', when_late,
-    'metadata', metadata::json, 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
+    'metadata', metadata::json, 'origin', coalesce(origin, origin_ref::json->>0),
+    'origin_ref', CASE WHEN origin IS NULL THEN origin_ref::json->>1 ELSE origin_ref END, 'folded', folded,
     'progress', progress::json, 'created_at', created_at, 'cancel', cancel, 'result', NULL, 'error', NULL,
     'traceback', NULL, 'reason', NULL, 'claimed_at', claimed_at,
     'first_due', first_due) AS j
@@ -18,7 +20,8 @@ SELECT coalesce(json_agg(j), '[]')::text FROM (
     'priority', priority, 'scheduled_at', scheduled_at, 'eligible_at', NULL, 'blocked_by', NULL, 'attempt', attempt,
     'snoozes', snoozes, 'max_attempts', max_attempts, 'worker', worker, 'started_at', started_at,
     'finished_at', finished_at, 'key', key, 'group', group_name, 'max_late', max_late, 'when_late', when_late,
-    'metadata', metadata::json, 'origin', origin, 'origin_ref', origin_ref, 'folded', folded,
+    'metadata', metadata::json, 'origin', coalesce(origin, origin_ref::json->>0),
+    'origin_ref', CASE WHEN origin IS NULL THEN origin_ref::json->>1 ELSE origin_ref END, 'folded', folded,
     'progress', progress::json, 'created_at', created_at, 'cancel', 0, 'result', result::json, 'error', error,
     'traceback', traceback, 'reason', reason, 'claimed_at', claimed_at,
     'first_due', first_due) AS j

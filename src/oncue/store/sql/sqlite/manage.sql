@@ -16,14 +16,16 @@ SELECT state FROM oncue_job WHERE id = :id UNION ALL SELECT state FROM oncue_fin
 UPDATE oncue_job SET cancel = 1 WHERE id = :id AND state = 'running';
 
 -- name: restart_finished
--- Of a schedule's or a source's no more: what an operator wants run is run, whatever these say by now.
+-- Of a schedule's or a source's no more: what an operator wants run is run, whatever these say by now. Who made it
+-- stands in origin_ref from then on, with what stood there.
 INSERT INTO oncue_job (id, task, args, queue, priority, scheduled_at, eligible_at, attempt, snoozes, max_attempts, key,
                        group_name, max_late, when_late, metadata, folded, created_at, first_due, first_max,
-                       origin)
+                       origin, origin_ref)
 SELECT id, task, args, queue, priority, :due, :due, attempt, snoozes,
        attempt - snoozes + coalesce(first_max, max_attempts), key,
        group_name, max_late, when_late, metadata, folded, created_at, first_due,
-       coalesce(first_max, max_attempts), CASE WHEN substr(origin, 1, 4) = 'api:' THEN origin END
+       coalesce(first_max, max_attempts), CASE WHEN substr(origin, 1, 4) = 'api:' THEN origin END,
+       CASE WHEN origin IS NULL OR substr(origin, 1, 4) = 'api:' THEN origin_ref ELSE json_array(origin, origin_ref) END
 FROM oncue_finished WHERE id = :id AND state <> 'completed'
 ON CONFLICT DO NOTHING;
 

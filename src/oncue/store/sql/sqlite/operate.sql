@@ -111,6 +111,15 @@ SELECT json_group_array(id) FROM (
 -- The ids of those that run; with more than a few, some of them.
 SELECT json_group_array(id) FROM (SELECT id FROM oncue_job WHERE state = 'running' LIMIT :most);
 
+-- name: running_longest
+-- What each worker runs, what began first: up to so many of each.
+SELECT json_group_array(json_array(worker, id, task, began)) FROM (
+  SELECT worker, id, task, began FROM (
+    SELECT worker, id, task, max(claimed_at, coalesce(eligible_at, scheduled_at)) AS began,
+           row_number() OVER (PARTITION BY worker ORDER BY claimed_at, id) AS nth
+    FROM oncue_job WHERE state = 'running')
+  WHERE nth <= :most ORDER BY worker, began, id);
+
 -- name: few_discarded
 SELECT json_group_array(id) FROM (
   SELECT id FROM oncue_finished WHERE state = 'discarded' ORDER BY finished_at DESC LIMIT :most);
@@ -177,7 +186,9 @@ SELECT json_object(
        AND (eligible_at IS NULL OR eligible_at > :late)),
   'blocked', (SELECT count(*) FROM oncue_job WHERE blocked_by IS NOT NULL),
   'running', (SELECT count(*) FROM oncue_job WHERE state = 'running'),
-  'discarded', (SELECT count(*) FROM oncue_finished WHERE state = 'discarded'));
+  'discarded', (SELECT count(*) FROM oncue_finished WHERE state = 'discarded'),
+  'next_due', (SELECT min((SELECT min(j.eligible_at) FROM oncue_job AS j WHERE j.state = 'scheduled'
+    AND j.eligible_at IS NOT NULL AND j.queue = lane.queue AND j.priority = lane.priority)) FROM lane));
 
 -- name: final_counts
 SELECT json_group_object(state, n) FROM (
@@ -192,11 +203,12 @@ SELECT json_group_array(json_array(bin, n)) FROM (
   GROUP BY bin);
 
 -- name: groups_of_jobs
--- By queue and task: due, late, scheduled (later or blocked), running.
-SELECT json_group_array(json_array(queue, task, due, late, later, running)) FROM (
+-- By queue and task: due, late, scheduled for later, blocked, running.
+SELECT json_group_array(json_array(queue, task, due, late, later, blocked, running)) FROM (
   SELECT queue, task, sum(state = 'scheduled' AND coalesce(eligible_at <= :now, 0)) AS due,
          sum(state = 'scheduled' AND scheduled_at <= :late) AS late,
-         sum(state = 'scheduled' AND coalesce(eligible_at > :now, 1)) AS later, sum(state = 'running') AS running
+         sum(state = 'scheduled' AND coalesce(eligible_at > :now, 0)) AS later, sum(blocked_by IS NOT NULL) AS blocked,
+         sum(state = 'running') AS running
   FROM oncue_job GROUP BY queue, task);
 
 -- name: groups_of_discarded

@@ -15,7 +15,7 @@ const toggle = (kind, row, ctx, text) => p.changing(ctx, path(kind, row.name), r
 
 const lanes = (kind, {items}, ctx) => p.card(`${title(kind)}s`, "", p.table(`${title(kind)}s`, [
 	["Name", "name", "", bold], ["State", runs],
-	...["due", "late", "scheduled", "running", "discarded"].map(state => [title(state), row => p.link(["jobs"], num(row[state]), {[kind]: row.name, state}), "n"]),
+	...["due", "late", "scheduled", "blocked", "running", "discarded"].map(state => [title(state), row => p.link(["jobs"], num(row[state]), {[kind]: row.name, state}), "n"]),
 	["Act", row => toggle(kind, row, ctx, "Nothing of it starts until it is resumed. What runs ends."), "act"],
 ], items, "None yet."));
 
