@@ -141,6 +141,17 @@ def test_all_faces_list_the_fires_of_a_paused_schedule_and_say_that_it_is_paused
     assert [line[0] for line in told[7:]] == ["if resumed"] * 10
 
 
+def test_the_doctor_says_what_the_checks_say_and_what_only_a_command_can_try(faces: tuple[Stage, httpx.Client]) -> None:
+    stage, client = faces
+    theirs = {one["name"]: one for one in api(client, "/checks")["items"]}
+    ours = {one["name"]: one for one in stage.json("doctor", "trial:app")["checks"]}
+    assert ours.keys() - theirs.keys() == {"cron secret", "writing"}
+    assert theirs.keys() <= ours.keys()
+    # What a clock shows, and the room on a disk, differ from one question to the next.
+    for name in theirs.keys() - {"wake", "clock", "disk"}:
+        same(theirs[name], ours[name])
+
+
 def test_what_the_application_hides_is_hidden_in_both(faces: tuple[Stage, httpx.Client]) -> None:
     stage, client = faces
     for said in (
