@@ -188,6 +188,8 @@ def test_both_faces_answer_an_action_in_the_same_words(faces: tuple[Stage, httpx
     theirs, ours = act(client, "/schedules/nightly/run-now"), stage.json("schedules", "run-now", "nightly")
     assert [re.sub(r"\d+", "N", one["text"]) for one in (theirs, ours)] == ["Job N is due now."] * 2
     assert theirs["done"] is ours["done"] is True
+    theirs = act(client, "/jobs/4/cancel")
+    assert stage.json("jobs", "cancel", "5") == [{"id": 5, **theirs, "answer": "prevented"}]
     assert act(client, "/workers/reconnect") == stage.json("reconnect", code=1)
     assert stage.json("tokens", "create", "ana", "--role", "read")["name"] == "ana"
     assert stage.json("tokens", "revoke", "ana") == {"name": "ana", "revoked": True}
@@ -303,6 +305,11 @@ def test_all_faces_say_the_same_of_conversations(stage: Stage) -> None:
             same(api(client, f"/conversations/{id}"), stage.json("conversations", "show", str(id)))
         for id in (1, 2):
             same(api(client, f"/people/{id}"), stage.json("conversations", "timeline", f"p{id}"))
+        for name in ("p2", f"+{ANA}1", f"{ANA}1"):
+            (found,) = client.get("/api/people", params={"name": name}).json()["items"]
+            same(found, stage.json("conversations", "timeline", name)["person"])
+            assert found["id"] == 2
+        assert api(client, "/people?name=p99")["items"] == []
         same(
             api(client, "/conversations?person=2&channel=whatsapp")["items"],
             stage.json("conversations", "list", "--person", "p2", "--channel", "whatsapp"),

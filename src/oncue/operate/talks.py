@@ -133,6 +133,10 @@ class Talks:
         waits = waits_of(step) if opened else None
         return TalkStep(step.name, step.kind, step.state, value, waits, iso(step.opened_at), maybe_iso(step.done_at))
 
+    async def people(self, name: str, channel: str | None = None) -> list[Person]:
+        """Return whom a name fits: an address as people write it, the messenger's id of the person, or ``p17``."""
+        return [_person(row, self._redact) for row in await People(self._app).find(name, channel)]
+
     async def person(self, id: int, *, redact: bool = False) -> PersonLife:
         """Return a person and all that was said to and by them; with ``redact`` as if the application hid texts.
 
