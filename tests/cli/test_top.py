@@ -11,8 +11,11 @@ import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
+from oncue.cli import overview
+from oncue.operate.views import Overview
 from tests.cli.stage import COMMAND, Stage
 
 
@@ -52,6 +55,23 @@ def test_status_names_the_jobs_that_are_late_and_those_given_up_and_says_why(lat
     assert "its queue 'default' is paused" in rows["late"][3]
     assert rows["discarded"][:2] == ["2", "fail"]
     assert rows["discarded"][3] == "its only attempt failed; RuntimeError: no luck"
+
+
+def test_where_nothing_started_nothing_is_said_to_be_on_time(stage: Stage) -> None:
+    names = stage.load()
+
+    async def fill() -> None:
+        async with names["app"] as app:
+            await app.schedule(names["greet"].call("Ana"))
+
+    asyncio.run(fill())
+    assert {"p50=-", "p99=-"} <= set(stage.lines("top", "--count", "1")[0])
+    assert ["lateness", "p50_ms", ""] in stage.lines("status")
+    assert stage.json("drain", "trial:app")["ran"] == 1
+    found = msgspec.convert(stage.json("status"), Overview, strict=False)
+    # One in five minutes rounds to hardly anything a second, and is not nothing.
+    assert found.lateness.max_ms is not None
+    assert overview._lateness(found).startswith("lateness p50 ")
 
 
 def test_status_without_a_database_is_one_line(stage: Stage) -> None:

@@ -58,7 +58,7 @@ def rows(found: Overview, jobs: Sequence[Trouble]) -> Iterator[tuple[str, ...]]:
     for name in _COUNTS:
         yield ("count", name, str(getattr(found.counts, name)))
     for name in ("p50_ms", "p99_ms", "max_ms", "window_s"):
-        yield ("lateness", name, str(getattr(found.lateness, name)))
+        yield ("lateness", name, plain(getattr(found.lateness, name)))
     yield ("throughput", "per_s", str(found.throughput_per_s))
     for coming in found.coming:
         if coming.count:
@@ -66,7 +66,7 @@ def rows(found: Overview, jobs: Sequence[Trouble]) -> Iterator[tuple[str, ...]]:
     for past in found.past:
         if past.started or past.retried or past.discarded:
             figures = (past.started, past.completed, past.retried, past.discarded, past.p50_ms, past.p99_ms)
-            yield ("past", past.at, *map(str, figures), str(past.max_ms))
+            yield ("past", past.at, *map(plain, (*figures, past.max_ms)))
     for job in jobs:
         yield (job.kind, str(job.id), job.task, job.since.iso, plain(job.why))
     for one in found.health:
@@ -76,7 +76,8 @@ def rows(found: Overview, jobs: Sequence[Trouble]) -> Iterator[tuple[str, ...]]:
 def line(found: Overview) -> str:
     """Return how things are as one tab-separated line: when, counts, lateness, starts a second, and what isn't well."""
     counts = [f"{name}={getattr(found.counts, name)}" for name in _COUNTS]
-    lateness = f"p50={found.lateness.p50_ms:g}ms", f"p99={found.lateness.p99_ms:g}ms"
+    spans = {"p50": found.lateness.p50_ms, "p99": found.lateness.p99_ms}
+    lateness = [f"{name}={'-' if ms is None else f'{ms:g}ms'}" for name, ms in spans.items()]
     bad = ["late"] if found.counts.late else []
     bad += ["discarded"] if _gone(found) else []
     bad += [one.name for one in found.health if one.state != "ok"]
@@ -129,10 +130,11 @@ def picture(found: Overview, jobs: Sequence[Trouble]) -> RenderableType:
 
 def _lateness(found: Overview) -> str:
     late = found.lateness
-    if not found.throughput_per_s:
+    spans = {"p50": late.p50_ms, "p99": late.p99_ms, "max": late.max_ms}
+    said = ", ".join(f"{name} {_span(ms)}" for name, ms in spans.items() if ms is not None)
+    if not said:
         return f"nothing started in the last {late.window_s} s"
-    spans = f"p50 {_span(late.p50_ms)}, p99 {_span(late.p99_ms)}, max {_span(late.max_ms)}"
-    return f"lateness {spans} in the last {late.window_s} s; {found.throughput_per_s:g} started a second"
+    return f"lateness {said} in the last {late.window_s} s; {found.throughput_per_s:g} started a second"
 
 
 def _counts(found: Overview) -> Text:

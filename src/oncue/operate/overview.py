@@ -183,10 +183,9 @@ class Look:
         current = now - now % MINUTE
         first = current - (_RECENT - 1) * MINUTE
         rows = [row for minute, rows in self._minutes.items() if minute >= first for row in rows]
-        spans, window = merged(row.lateness for row in rows), max(1, (now - first) // SECOND)
-        p50, p99 = _ms(spans.quantile(0.5)), _ms(spans.quantile(0.99))
+        window = max(1, (now - first) // SECOND)
         rate = sum(row.started for row in rows) / window
-        return Lateness(p50, p99, _ms(spans.max), int(window)), round(rate, 2)
+        return Lateness(*_late(rows), int(window)), round(rate, 3)
 
     async def _ask_health(self) -> list[Health]:
         app, found = self._app, []
@@ -247,12 +246,18 @@ def health(check: Check) -> Health:
 
 
 def _past(minute: int, rows: Sequence[MinuteRow]) -> Past:
-    spans = merged(row.lateness for row in rows)
     started, completed, retried, discarded = (
         sum(getattr(row, name) for row in rows) for name in ("started", "completed", "retried", "discarded")
     )
-    p50, p99 = _ms(spans.quantile(0.5)), _ms(spans.quantile(0.99))
-    return Past(iso(minute), started, completed, retried, discarded, p50, p99, _ms(spans.max))
+    return Past(iso(minute), started, completed, retried, discarded, *_late(rows))
+
+
+def _late(rows: Sequence[MinuteRow]) -> tuple[float | None, float | None, float | None]:
+    """Return the p50, the p99 and the longest of how late jobs started, in milliseconds."""
+    spans = merged(row.lateness for row in rows)
+    if not spans.count:
+        return None, None, None
+    return _ms(spans.quantile(0.5)), _ms(spans.quantile(0.99)), _ms(spans.max)
 
 
 def _ms(us: int) -> float:

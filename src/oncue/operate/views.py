@@ -39,11 +39,11 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Lateness(msgspec.Struct, frozen=True):
-    """How late jobs started in the last ``window_s`` seconds, in milliseconds."""
+    """How late jobs started in the last ``window_s`` seconds, in milliseconds; None where none did."""
 
-    p50_ms: float
-    p99_ms: float
-    max_ms: float
+    p50_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
     window_s: int
 
 
@@ -55,16 +55,16 @@ class Coming(msgspec.Struct, frozen=True):
 
 
 class Past(msgspec.Struct, frozen=True):
-    """What workers did in the minute that began at ``at``."""
+    """What workers did in the minute that began at ``at``. How late jobs started is None where none did."""
 
     at: Time
     started: int
     completed: int
     retried: int
     discarded: int
-    p50_ms: float
-    p99_ms: float
-    max_ms: float
+    p50_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
 
 
 class Overview(msgspec.Struct, frozen=True):

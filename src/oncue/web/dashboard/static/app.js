@@ -11,6 +11,7 @@ import {count, num, setNow, span, title} from "./words.js";
 const REDRAW_MS = 250, RELOAD_MS = 2_000, IDLE_MS = 30_000, SAY_MS = 10_000;
 const VIEWS = {__proto__: null, ...flows, "": overview.view, jobs: jobs.list, job: jobs.one};
 const NAV = ["", "jobs", "blockers", "schedules", "queues", "workers", "sources", "conversations", "audit"];
+const NOWHERE = {title: () => "No such page", load: async () => {throw Error("Nothing is at this address.");}};
 const LIGHTS = {ok: "seagreen", warn: "orange", fail: "crimson"};
 
 let shown; // the view that is on the page: {name, view, ctx, data, error}
@@ -24,8 +25,7 @@ function redraw() {
 function paint() {
 	waiting = null;
 	drawn = performance.now();
-	const here = [shown.name, `${shown.name}s`].find(name => NAV.includes(name));
-	draw(at("nav"), NAV.filter(name => me.conversations || name !== "conversations").map(name => h("li", h("a", {href: href(name ? [name] : []), "aria-current": name === here && "page"},
+	draw(at("nav"), NAV.filter(name => me.conversations || name !== "conversations").map(name => h("li", h("a", {href: href(name ? [name] : []), "aria-current": [shown.name, `${shown.name}s`].includes(name) && "page"},
 		VIEWS[name].title({}), name === "jobs" && latest?.counts.late > 0 && h("b", ` ${num(latest.counts.late)} late`)))));
 	const silence = span(Math.round((performance.now() - live.news) / 1e3) * 1e3);
 	draw(at("live"), h(`i.cue.${live.state === "live" ? "ok" : "off"}`),
@@ -62,7 +62,6 @@ async function load() {
 		mine.error = null;
 		if (mine.name === "") news(mine.data);
 	} catch (error) {
-		if (mine !== shown) return;
 		if (error.status === 401) return start();
 		mine.error = error;
 	} finally {
@@ -85,13 +84,15 @@ function stale() {
 }
 
 function go() {
-	const [path, query] = location.hash.slice(2).split("?"), [name, id] = path.split("/").map(decodeURIComponent);
+	const [path, query] = location.hash.slice(2).split("?"), [given, id] = path.split("/").map(decodeURIComponent);
+	// #/jobs/17 is what #/job/17 is.
+	const name = id ? given.replace(/s$/, "") : given;
 	clearTimeout(shown?.timer);
 	shown?.stop.abort();
 	const stop = new AbortController();
 	const get = (path, params) => api(`${path}?${new URLSearchParams(params)}`, undefined, stop.signal);
 	const ctx = {id, params: Object.fromEntries(new URLSearchParams(query)), redraw, reload: load, get};
-	shown = {name, view: VIEWS[name] ?? overview.view, ctx, stop, data: name ? null : latest};
+	shown = {name, view: VIEWS[name] ?? NOWHERE, ctx, stop, data: name ? null : latest};
 	document.title = `${shown.view.title(ctx)} – OnCue`;
 	paint();
 	scrollTo(0, 0);

@@ -23,8 +23,10 @@ const bars = (bins, series, y) => bins.flatMap((bin, i) => {
 	});
 });
 
-const lines = (bins, series, y) => series.map(([name, look]) =>
-	h(`path.${look}`, {d: bins.map((bin, i) => `${i ? "L" : "M"}${(i + 0.5) * W / bins.length} ${y(bin[name])}`).join("")}));
+// A bin without a figure is a gap; one alone between gaps is a dot.
+const lines = (bins, series, y) => series.map(([name, look]) => h(`path.${look}`, {
+	d: bins.map((bin, i) => bin[name] == null ? "" : `${bins[i - 1]?.[name] == null ? "M" : "L"}${(i + 0.5) * W / bins.length} ${y(bin[name])}h0`).join(""),
+}));
 
 // series: [name, look, text]; bins: [{at, [name]: number}]; ms: lines of spans on a logarithmic scale.
 export function chart(id, {bins, series, ms, summary, unit}) {

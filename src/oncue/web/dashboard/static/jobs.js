@@ -101,10 +101,10 @@ export const one = {
 			h("p.lead", p.badge(looks(job)), " ", h("b", job.task), " ", why),
 			p.acts(actions(run, job.state)),
 			h("div.grid",
-				p.card("Its life", "thirds", p.life(life.map(({at, event, text, traceback}) => ({
+				p.card("Its life", "wide", p.life(life.map(({at, event, text, traceback}) => ({
 					at, what: event, text, more: traceback && h("details", h("summary", "Traceback"), p.scroll("Traceback", h("pre", traceback))),
 				})))),
-				p.card("Facts", "third", p.facts(
+				p.card("Facts", "", p.facts(
 					...["task", "queue", "key", "group"].map(same), ["Priority", job.priority], ["Attempt", `${job.attempt} of ${job.max_attempts}`],
 					["Snoozed", job.snoozes || null], ["Scheduled", both(job.created_at)], ["By", job.origin && `${job.origin} ${job.origin_ref ?? ""}`],
 					["Due", both(job.scheduled_at)], ["May start", job.eligible_at !== job.scheduled_at && both(job.eligible_at)],

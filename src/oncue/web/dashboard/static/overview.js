@@ -34,15 +34,15 @@ function verdict(data, ctx) {
 }
 
 const charts = ({coming, past}) => [
-	card("Coming due", "third", chart("coming", {
+	card("Coming due", "", chart("coming", {
 		bins: coming, unit: "by 30 s", series: [["count", "s1", "due"]],
 		summary: `In the next 10 minutes ${num(sum(coming, "count"))} jobs come due.`,
 	})),
-	card("The past hour", "thirds", chart("past", {
+	card("The past hour", "wide", chart("past", {
 		bins: past, unit: "by the minute", series: [["completed", "s1"], ["retried", "s2"], ["discarded", "s3"]],
 		summary: `In the past hour: ${["started", "completed", "retried", "discarded"].map(name => `${num(sum(past, name))} ${name}`).join(", ")}.`,
 	})),
-	card("Lateness", "thirds", chart("lateness", {
+	card("Lateness", "wide", chart("lateness", {
 		bins: past, unit: "by the minute", ms: true, series: [["p50_ms", "l1", "p50"], ["p99_ms", "l2", "p99"], ["max_ms", "l3", "max"]],
 		summary: `In the past hour the latest job started ${span(Math.max(0, ...past.map(bin => bin.max_ms)))} after it was due.`,
 	})),
@@ -55,7 +55,7 @@ export const view = {
 		verdict(data, ctx),
 		h("ul.tiles", STATES.map(state => h(`li.${data.counts[state] ? state : "none"}`,
 			h("a", {href: href(["jobs"], {state})}, h("b", {title: num(data.counts[state])}, short(data.counts[state])), title(state))))),
-		h("div.grid", charts(data), card("Health", "third",
+		h("div.grid", charts(data), card("Health", "",
 			facts(["Lateness p50", span(data.lateness.p50_ms)], ["p99", span(data.lateness.p99_ms)], ["max", span(data.lateness.max_ms)],
 				["Jobs a second", num(data.throughput_per_s)]),
 			health(data.health),
