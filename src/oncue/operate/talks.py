@@ -231,7 +231,7 @@ def _person(row: PersonRow, hides: bool) -> Person:
     return Person(
         row.id, row.channel, name, address, user_id, row.timezone, iso(row.created_at), maybe_iso(row.heard_at),
         maybe_iso(row.human_since), maybe_iso(row.opted_out_at), maybe_iso(row.no_marketing_at),
-        maybe_iso(row.wait_until), row.stopped,
+        maybe_iso(row.wait_until), discreet(row.stopped, row) if hides and row.stopped else row.stopped,
     )  # fmt: skip
 
 
