@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from oncue.clock import iso, to_us
+from oncue.clock import FIRST, LAST, iso, to_us
 from oncue.errors import InvalidTime
 
 __all__ = ["from_iso", "iso", "maybe_iso"]
-_FIRST = 1971
 
 
 def maybe_iso(us: int | None) -> str | None:
@@ -19,12 +18,12 @@ def maybe_iso(us: int | None) -> str | None:
 def from_iso(text: str, *, clamp: bool = False) -> int:
     """Return the microseconds of a time in RFC 3339. Raises InvalidTime for what is no time, or has no zone.
 
-    ``clamp``: a time before 1970, at which nothing can be, is taken as its beginning.
+    What its zone alone moves beyond the years 1970 to 9999 is taken as their end. ``clamp``: so is any earlier time.
     """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise InvalidTime(f"{text!r} is no time: write it as 2026-11-30T17:20:01Z.") from error
-    if clamp and moment.tzinfo is not None and moment.year < _FIRST:
-        return 0
+    if moment.tzinfo is not None and (clamp or moment.year >= FIRST.year):
+        return to_us(min(max(moment, FIRST), LAST))
     return to_us(moment)

@@ -10,13 +10,13 @@ import msgspec
 from oncue.errors import ConfigError, InvalidJob, UnknownJob
 from oncue.operate import Filter, Operator
 from oncue.operate.actions import Action
+from oncue.operate.given import Delay, Due
 from oncue.operate.jobs import known_id
 from oncue.operate.schedule import Wish
 from oncue.operate.talks import TalkAction
-from oncue.operate.views import Done, Made, ManyCounted, ManyDone, Time
+from oncue.operate.views import Done, Made, ManyCounted, ManyDone
 from oncue.web.api.operation import Asked, BadRequest, Operation, from_texts
 
-Delay = Annotated[float, msgspec.Meta(ge=0, le=10_000_000_000, description="Seconds from now.")]
 KEY = "idempotency-key"
 _LONGEST_KEY = 200
 Handler = Callable[[Operator, Asked], Awaitable[Any]]
@@ -29,7 +29,7 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Move(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a job is to be due: a time, or seconds from now."""
 
-    at: Time | None = None
+    at: Due | None = None
     delay: Delay | None = None
 
 
@@ -41,7 +41,7 @@ class Many(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     action: Action
     filter: dict[str, str | bool | None]
-    at: Time | None = None
+    at: Due | None = None
     delay: Delay | None = None
     token: Annotated[str, msgspec.Meta(max_length=2_000)] | None = None
     confirm: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -69,7 +69,7 @@ def _job(action: Action) -> Handler:
 async def _many(operator: Operator, asked: Asked) -> ManyCounted | ManyDone:
     body: Many = asked.body
     try:
-        filter = from_texts({name: value for name, value in body.filter.items() if value not in ("", None)}, Filter)
+        filter = from_texts({name: value for name, value in body.filter.items() if value is not None}, Filter)
     except msgspec.ValidationError as error:
         raise BadRequest(422, f"The filter does not fit: {error}.") from error
     if body.confirm is None:

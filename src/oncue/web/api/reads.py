@@ -9,6 +9,7 @@ import msgspec
 from oncue.errors import UnknownJob
 from oncue.operate import Filter, Operator
 from oncue.operate.flows import FIRES
+from oncue.operate.given import PLAIN
 from oncue.operate.jobs import known_id
 from oncue.operate.talk_views import ChannelView, Person, PersonLife, TalkLife, TalkPage
 from oncue.operate.views import (
@@ -27,7 +28,6 @@ from oncue.operate.views import (
 from oncue.web.api.operation import Asked, Operation
 
 Cursor = Annotated[str, msgspec.Meta(pattern="^[0-9]{0,18}$", description="The `next` of the page before.")]
-_PLAIN = r"^[^\x00]*$"
 Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
 
 
@@ -45,7 +45,7 @@ class JobsQuery(Filter, frozen=True, kw_only=True, omit_defaults=True):
 class AuditQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What was done: to what, and which page."""
 
-    target: Annotated[str, msgspec.Meta(min_length=1, max_length=300, pattern=_PLAIN)] | None = None
+    target: Annotated[str, msgspec.Meta(min_length=1, max_length=300, pattern=PLAIN)] | None = None
     cursor: Cursor | None = None
     limit: Limit = 50
 
@@ -54,9 +54,9 @@ class TalksQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which conversations, and which page of them. ``ended``: both that are done and that were stopped."""
 
     state: Literal["active", "paused", "parked", "done", "stopped", "ended"] | None = None
-    conversation: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=_PLAIN)] | None = None
+    conversation: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=PLAIN)] | None = None
     person: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
-    channel: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=_PLAIN)] | None = None
+    channel: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=PLAIN)] | None = None
     cursor: Cursor | None = None
     limit: Limit = 50
 
