@@ -95,9 +95,9 @@ def _described(one: Operation, by_kind: dict[str, Any], components: dict[str, An
         {"name": name, "in": "path", "required": True, "schema": _PARTS[name]} for name in _PART.findall(one.path)
     ]
     if one.query is not None:
-        fields = components[one.query.__name__]["properties"]
+        fields, needed = (components[one.query.__name__].get(part, []) for part in ("properties", "required"))
         parameters += [
-            {"name": name, "in": "query", "required": False, "schema": _without_null(schema)}
+            {"name": name, "in": "query", "required": name in needed, "schema": _without_null(schema)}
             for name, schema in fields.items()
         ]
     parameters += [
@@ -132,7 +132,7 @@ def _described(one: Operation, by_kind: dict[str, Any], components: dict[str, An
 
 def _problems(one: Operation) -> list[int]:
     statuses = [400, 401, 403, 503]
-    if "{" in one.path or one.path.startswith("/conversations") or one.name == "scheduleJob":
+    if "{" in one.path or one.path.startswith(("/conversations", "/people")) or one.name == "scheduleJob":
         statuses.append(404)
     if one.query is not None:
         statuses.append(422)
