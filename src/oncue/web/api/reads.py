@@ -64,8 +64,8 @@ class TalksQuery(msgspec.Struct, frozen=True, kw_only=True):
 class PeopleQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Who: an address as people write it, the messenger's id of the person, or ``p17``."""
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=_PLAIN)]
-    channel: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=_PLAIN)] | None = None
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=PLAIN)]
+    channel: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=PLAIN)] | None = None
 
 
 class FiresQuery(msgspec.Struct, frozen=True, kw_only=True):
