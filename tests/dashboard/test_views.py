@@ -298,7 +298,7 @@ async def test_the_charts_and_health_show_what_was_counted(chromium: Browser, tm
         health = page.locator("section.card").filter(has=page.get_by_role("heading", name="Health", exact=True))
         facts = await health.locator("dl div").all_inner_texts()
         assert [fact.split("\n") for fact in facts] == [
-            ["Lateness p50", "0.6 ms"], ["p99", "47 ms"], ["max", "50 ms"], ["Jobs a second", "0.1"],
+            ["Lateness p50", "0.6 ms"], ["Lateness p99", "47 ms"], ["Lateness max", "50 ms"], ["Jobs a second", "0.1"],
         ]  # fmt: skip
 
 
