@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 import msgspec
 
+from oncue.errors import StoreError
 from oncue.operate.actions import Action, Actions, due_of
 from oncue.operate.events import Watcher
 from oncue.operate.find import Filter, cursor_of
@@ -132,14 +134,19 @@ class Operator:
             done = await self._actions.schedule("pause" if paused else "resume", name)
         else:
             done = await (self._actions.queue if kind == "queue" else self._actions.task)(name, paused)
-            if (doubt := await self.doubt(kind, name)) is not None:
-                done = msgspec.structs.replace(done, text=f"{done.text} {doubt}")
+        # Before the doubt: a job that has come since the last look may know the name.
         self.look.forget()
+        if kind != "schedule" and (doubt := await self.doubt(kind, name)) is not None:
+            done = msgspec.structs.replace(done, text=f"{done.text} {doubt}")
         return done
 
     async def doubt(self, kind: Literal["queue", "task"], name: str) -> str | None:
-        """Return, in words, that no worker and no job knows a queue or task of that name; None where one does."""
-        return await doubt(self.app, self.look, kind, name)
+        """Return, in words, that no worker and no job knows a queue or task of that name; None where one does, or where
+        that can't be found out now."""
+        # Who hears of trouble here would take what they did for not done.
+        with contextlib.suppress(StoreError):
+            return await doubt(self.app, self.look, kind, name)
+        return None
 
     async def reconnect(self) -> Done:
         """Have all whose wake channel doesn't work connect it anew, at once."""
