@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,6 +127,30 @@ async def test_what_was_done_is_told_so_where_it_can_no_more_be_looked_at(
     done = await operator.pause("queue", "male")
     assert (done.done, done.text) == (True, "Queue male is paused.")
     assert [one.name for one in await app.store.queues(app.clock.now()) if one.paused_at is not None] == ["male"]
+
+
+async def test_what_was_done_in_part_is_looked_at_anew(
+    operator: Operator, app: OnCue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the last look is good for, whoever's action broke off sees how far it came."""
+    monkeypatch.setattr(actions, "_BATCH", 2)
+    look, change, parts = operator.look, app.store.change, []
+    look._live = Kept(look._ask_live, least=1_000)
+    for _ in range(4):
+        await app.schedule(app.tasks["note"].call(), delay=60)
+    assert (await operator.counts()).scheduled == 4
+    counted = await operator.count("cancel", Filter(task="note"))
+
+    async def breaks(*given: Any) -> Any:
+        parts.append(given)
+        if len(parts) == 3:
+            raise StoreBusy("it went away")
+        return await change(*given)
+
+    monkeypatch.setattr(app.store, "change", breaks)
+    with pytest.raises(StoreBusy):
+        await operator.act_on_many("cancel", Filter(task="note"), counted.token, 4, at=None, delay=None)
+    assert (await operator.counts()).scheduled == 2
 
 
 async def test_what_nobody_knows_is_paused_with_a_doubt(operator: Operator, app: OnCue) -> None:
