@@ -31,7 +31,9 @@ async def test_the_address_of_a_list_with_an_id_shows_that_one(chromium: Browser
             await expect(current).to_have_text(list_)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "workers/3", "job-1", "job", "schedule/", "audit/1", "%", "jobs%", "%zz/1"])
+@pytest.mark.parametrize(
+    "name", ["nowhere", "workers/3", "job-1", "job", "schedule/", "audit/1", "%", "jobs%", "%zz/1"]
+)
 async def test_an_address_that_leads_nowhere_says_so(chromium: Browser, tmp_path: Path, name: str) -> None:
     async with dashboard(shop(tmp_path).app) as url, tab(chromium) as page:
         await page.goto(f"{url}#/{name}")
@@ -59,15 +61,19 @@ async def test_the_name_of_the_tab_tells_of_late_jobs_wherever_one_goes(chromium
     async with dashboard(made.app) as url, tab(chromium) as page:
         await made.app.schedule(made.send.call("letter"), at=datetime.now(UTC) - timedelta(hours=1))
         await view(page, url)
-        await expect(page).to_have_title("(1 late) Overview – OnCue")
+        await expect(page).to_have_title("(1 late) Overview \N{EN DASH} OnCue")
         await page.evaluate("""() => {
             window.titles = []
-            new MutationObserver(() => titles.push(document.title)).observe(document.querySelector("title"), {childList: true})
+            const title = document.querySelector("title")
+            new MutationObserver(() => titles.push(title.text)).observe(title, {childList: true})
         }""")
         for name in ("Audit", "Jobs 1 late"):
             await page.get_by_role("link", name=name).click()
             await expect(page.get_by_role("heading", level=1)).to_have_text(name.split()[0])
-        assert set(await page.evaluate("titles")) == {"(1 late) Audit – OnCue", "(1 late) Jobs – OnCue"}
+        assert set(await page.evaluate("titles")) == {
+            "(1 late) Audit \N{EN DASH} OnCue",
+            "(1 late) Jobs \N{EN DASH} OnCue",
+        }
 
 
 async def test_a_phone_shows_where_all_there_is_to_see_is(chromium: Browser, tmp_path: Path) -> None:
