@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _LATE_ENOUGH = 1_000
 _SHOWN = 400
 # One that looks every few seconds whether something has come, and snoozes, has thousands a day.
-_MOST_ATTEMPTS = 500
+_MOST_ATTEMPTS = 100
 _FIRST_OF_KIND = {"retried": "failed", "discarded": "failed", "completed": "completed", "cancelled": "cancelled"}
 _ACTS = {
     "run-now": "was asked to run now",
