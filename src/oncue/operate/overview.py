@@ -57,7 +57,7 @@ class Kept(Generic[T]):
         self._until = self._told_until = self._took = 0.0
         self._asking: asyncio.Future[T] | None = None
         self._before: asyncio.Future[T] | None = None
-        self._began = False
+        self._began = self._failed = False
         self._forgotten = 0
 
     async def get(self) -> T:
@@ -74,7 +74,8 @@ class Kept(Generic[T]):
             # One of those who wait may leave; the others still want it.
             return await asyncio.shield(asking)
         if now >= self._told_until:
-            await asyncio.wait([asking], timeout=self._patience)
+            # Where nobody but who asks keeps the application open, it comes only to those who wait.
+            await asyncio.wait([asking], timeout=None if self._failed else self._patience)
         return asking.result() if asking.done() else self._value
 
     async def _anew(self, before: asyncio.Future[T] | None) -> T:
@@ -83,7 +84,12 @@ class Kept(Generic[T]):
             await asyncio.wait([before])
         self._began = True
         began, mine = self._now(), self._forgotten
-        value = await self._ask()
+        try:
+            value = await self._ask()
+        except BaseException:
+            self._failed = True
+            raise
+        self._failed = False
         # What was asked before somebody acted is for those who asked then.
         if mine == self._forgotten:
             ended = self._now()
