@@ -44,7 +44,7 @@ const charts = ({coming, past}) => [
 	})),
 	card("Lateness", "wide", chart("lateness", {
 		bins: past, unit: "by the minute", ms: true, series: [["p50_ms", "l1", "p50"], ["p99_ms", "l2", "p99"], ["max_ms", "l3", "max"]],
-		summary: `In the past hour the latest job started ${span(Math.max(0, ...past.map(bin => bin.max_ms)))} after it was due.`,
+		summary: `In the past hour no job started more than ${span(Math.max(0, ...past.map(bin => bin.max_ms)))} late.`,
 	})),
 ];
 
