@@ -100,7 +100,8 @@ class JobReader:
         return {
             **{name: getattr(view, name) for name in _SAME},
             "scheduled_at": iso(view.scheduled_at),
-            **{name: maybe_iso(getattr(view, name)) for name in ("eligible_at", "started_at", "finished_at")},
+            **{name: maybe_iso(getattr(view, name)) for name in ("eligible_at", "finished_at")},
+            "started_at": maybe_iso(view.started_at if view.state not in FINAL or _ran(view) else None),
             "late": view.state == "scheduled" and view.scheduled_at <= now - LATE,
             "error": None if shown is None else shown[-_SHOWN:],
             "reason": hide(last[1], view.args, view.metadata),
@@ -115,7 +116,8 @@ class JobReader:
         done = await self._app.store.look(lambda: operate.audit(100, target=f"job:{id}"))
         why = self._redaction.text(await self._app.jobs.why(view), view.args, view.metadata)
         job = self._detail(view, attempts)
-        last = _last_attempt(view, attempts) if view.attempt and view.started_at is not None else []
+        known = {0, *(one.attempt for one in attempts)}
+        last = [] if view.started_at is None else [one for one in _end(view) if one.attempt not in known]
         events = self._events(view, attempts, done)
         return JobLife(job, why or "", events, [self._attempt(one, view) for one in [*attempts, *last]])
 
@@ -164,7 +166,7 @@ class JobReader:
         # Before what followed at the same instant.
         for row in reversed(done):
             add(row.at, "asked", f"it {_ACTS.get(row.action, row.action)} by {row.who}{_to(row)}")
-        for one in [*attempts, *_last_attempt(view, attempts)]:
+        for one in [*attempts, *_end(view)]:
             if one.claimed_at is not None:
                 add(one.claimed_at, "claimed", _claimed(one), None, one.worker)
             if _ran(one):
@@ -222,11 +224,11 @@ def _when(us: int | None) -> str:
     return "once what it waits behind is gone" if us is None else f"{from_us(us):%Y-%m-%d %H:%M:%S.%f} UTC"
 
 
-def _ran(one: AttemptView) -> bool:
+def _ran(one: AttemptView | JobView) -> bool:
     """Whether its handler was called: it was not where it began too late, or nobody wanted it any more."""
     # Where a clock stands still, as in a test, the times don't tell.
     unrun = one.outcome in ("skipped", "cancelled") or (one.reason or "").startswith("failed: ")
-    return one.started_at < one.finished_at or not unrun
+    return one.started_at != one.finished_at or not unrun
 
 
 def _claimed(one: AttemptView | JobView) -> str:
@@ -251,11 +253,9 @@ def _ended(one: AttemptView) -> str:
     return f"{text}: {'; '.join(dict.fromkeys(said))}" if said else text
 
 
-def _last_attempt(view: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
-    """Return the attempt that ended the job, which stands in the job's own row; one that never ran, too."""
+def _end(view: JobView) -> list[AttemptView]:
+    """Return what ended the job, of which its own row tells: its last attempt, or a cancel before the next one."""
     if view.state not in FINAL or view.finished_at is None:
-        return []
-    if any(one.attempt == view.attempt for one in earlier) and view.attempt:
         return []
     began = view.finished_at if view.started_at is None else view.started_at
     outcome = view.outcome or view.state
