@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from oncue.clock import iso, to_us
-from oncue.errors import InvalidTime
+from oncue.errors import InvalidTime, NaiveDatetime
 
 __all__ = ["from_iso", "iso", "maybe_iso"]
 _FIRST = 1971
@@ -25,6 +25,8 @@ def from_iso(text: str, *, clamp: bool = False) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise InvalidTime(f"{text!r} is no time: write it as 2026-11-30T17:20:01Z.") from error
-    if clamp and moment.tzinfo is not None and moment.year < _FIRST:
+    if moment.tzinfo is None:
+        raise NaiveDatetime(f"{text!r} has no time zone: write it as 2026-11-30T17:20:01Z, or with +01:00 for Z.")
+    if clamp and moment.year < _FIRST:
         return 0
     return to_us(moment)
