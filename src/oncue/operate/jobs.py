@@ -15,7 +15,7 @@ from oncue.operate.shape import from_iso, iso, maybe_iso
 from oncue.operate.views import Attempt, JobDetail, JobLife, JobPage, JobRow, JobSummary, LifeEvent, Scanned
 from oncue.redaction import Redaction
 from oncue.store.operating import AuditRow
-from oncue.store.steps import operate, overview, read
+from oncue.store.steps import Steps, operate, overview, read
 from oncue.store.views import AttemptView, JobView
 from oncue.task import MAX_ID
 from oncue.why import seconds
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _LATE_ENOUGH = 1_000
 _SHOWN = 400
+Said = tuple[str | None, str | None]
+"""An attempt's error and reason."""
 _FIRST_OF_KIND = {"retried": "failed", "discarded": "failed", "completed": "completed", "cancelled": "cancelled"}
 _ACTS = {
     "run-now": "was asked to run now",
@@ -34,6 +36,14 @@ _ACTS = {
     "reschedule": "was moved",
     "schedule": "was asked for",
 }
+
+
+def views(ids: Sequence[int]) -> Steps[list[tuple[JobView, Said | None]]]:
+    """Return these jobs, the highest id first, each with what its last attempt said where it waits for the next."""
+    found = yield from read.list_jobs(len(ids), ids=list(ids))
+    again = [view.id for view in found if view.state not in FINAL and view.attempt]
+    errors = (yield from overview.last_errors(again)) if again else {}
+    return [(view, errors.get(view.id)) for view in found]
 
 
 class JobReader:
@@ -53,17 +63,8 @@ class JobReader:
             scanned = msgspec.UNSET
         return JobPage(items, str(found.start) if found.more else None, scanned)
 
-    async def _views(self, ids: Sequence[int]) -> list[tuple[JobView, tuple[str | None, str | None] | None]]:
-        if not ids:
-            return []
-
-        def steps() -> Any:
-            views = yield from read.list_jobs(len(ids), ids=list(ids))
-            again = [view.id for view in views if view.state not in FINAL and view.attempt]
-            return views, (yield from overview.last_errors(again)) if again else {}
-
-        views, errors = await self._app.store.look(steps)
-        return [(view, errors.get(view.id)) for view in views]
+    async def _views(self, ids: Sequence[int]) -> list[tuple[JobView, Said | None]]:
+        return await self._app.store.look(lambda: views(ids)) if ids else []
 
     def shows(self, filter: Filter) -> Shows | None:
         """Return what keeps a search for a text to what is shown, where something is hidden; else None."""
@@ -76,7 +77,7 @@ class JobReader:
 
         return shows
 
-    def _shows(self, view: JobView, wanted: str, error: tuple[str | None, str | None] | None) -> bool:
+    def _shows(self, view: JobView, wanted: str, error: Said | None) -> bool:
         shown = self._redaction.value([view.args, view.metadata])
         texts = [view.key, view.error, view.reason, *(error or ())]
         said = "\n".join(self._redaction.text(text, view.args, view.metadata) or "" for text in texts)
@@ -89,11 +90,11 @@ class JobReader:
         found = await self._views(ids)
         return [JobRow(**self._summary(view, error, now), **self._given(view)) for view, error in found]
 
-    def summary(self, view: JobView, error: tuple[str | None, str | None] | None, now: int) -> JobSummary:
+    def summary(self, view: JobView, error: Said | None, now: int) -> JobSummary:
         """Return a job as lists show it."""
         return JobSummary(**self._summary(view, error, now))
 
-    def _summary(self, view: JobView, error: tuple[str | None, str | None] | None, now: int) -> dict[str, Any]:
+    def _summary(self, view: JobView, error: Said | None, now: int) -> dict[str, Any]:
         last = (view.error, view.reason) if error is None else error
         hide = self._redaction.text
         shown = hide(last[0], view.args, view.metadata)
