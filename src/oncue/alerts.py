@@ -135,7 +135,7 @@ class Discards(_Rule):
 class Workers(_Rule):
     """Fewer than ``at_least`` workers are alive, or one died with jobs in hand in the last ``within`` seconds.
 
-    Somebody has to be alive to see it: another worker, a process that sweeps, or a cron that calls the route.
+    Somebody has to be alive to see it: another worker, `oncue serve`, or a cron that calls the route.
     """
 
     name: str = "workers"
@@ -279,21 +279,25 @@ class Alerts:
         return alert
 
     @contextlib.asynccontextmanager
-    async def watching(self, ready: asyncio.Event, every: float = EVERY) -> AsyncIterator[None]:
-        """For the length of an ``async with`` block look every so many seconds, once ``ready``: a worker that is about
-        to register is not missing."""
+    async def watching(self, ready: asyncio.Event | None = None, every: float | None = None) -> AsyncIterator[None]:
+        """For the length of an ``async with`` block look every so many seconds (``EVERY``).
+
+        First once ``ready``: a worker that is about to register is not missing. None: after the first pause, in which
+        the workers of other processes may start.
+        """
         if not self.rules:
             yield
             return
+        pause = EVERY if every is None else every
 
         async def look_on() -> None:
-            await ready.wait()
+            await (asyncio.sleep(pause) if ready is None else ready.wait())
             while True:
                 try:
                     await self.run_once()
                 except StoreError as error:
                     log.error("alerts can't be looked after now: %s", error)
-                await asyncio.sleep(every)
+                await asyncio.sleep(pause)
 
         watcher = asyncio.create_task(look_on())
         try:
