@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _LATE_ENOUGH = 1_000
 _SHOWN = 400
+_MANY = 200
 Said = tuple[str | None, str | None]
 """An attempt's error and reason."""
 _FIRST_OF_KIND = {"retried": "failed", "discarded": "failed", "completed": "completed", "cancelled": "cancelled"}
@@ -115,6 +116,7 @@ class JobReader:
             raise UnknownJob(f"There is no job {str(id)[:20]}, waiting, running or in the kept history.")
         attempts = await self._app.jobs.attempts(id)
         done = await self._app.store.look(lambda: operate.audit(100, target=f"job:{id}"))
+        done += _among_many(await self._app.store.look(lambda: operate.audit(_MANY, target="jobs")), view, attempts)
         why = self._redaction.text(await self._app.jobs.why(view), view.args, view.metadata)
         job = self._detail(view, attempts)
         known = {0, *(one.attempt for one in attempts)}
@@ -165,8 +167,8 @@ class JobReader:
         add(view.created_at, "scheduled", f"{_by(view)}, due {_when(asked)}{moved}{_folded(view)}")
         add(view.created_at, "hint", self._hint(view.created_at, asked))
         # Before what followed at the same instant.
-        for row in reversed(done):
-            add(row.at, "asked", f"it {_ACTS.get(row.action, row.action)} by {row.who}{_to(row)}")
+        for row in sorted(done, key=lambda row: row.id):
+            add(row.at, "asked", f"it {_ACTS.get(row.action, row.action)} by {row.who}{_to(row)}{_with(row)}")
         for one in [*attempts, *_end(view)]:
             if one.claimed_at is not None:
                 add(one.claimed_at, "claimed", _claimed(one), None, one.worker)
@@ -215,6 +217,18 @@ def _to(row: AuditRow) -> str:
     """Return where a job was moved to, of the line of the audit that moved it."""
     at = msgspec.json.decode(row.detail).get("at")
     return "" if at is None else f", to {_when(from_iso(at))}"
+
+
+def _with(row: AuditRow) -> str:
+    return f", with {counted(row.count - 1, 'other')}" if row.count > 1 else ""
+
+
+def _among_many(rows: Sequence[AuditRow], view: JobView, attempts: Sequence[AttemptView]) -> list[AuditRow]:
+    """Return the actions on many that this job was among: what they did to it bears their very time."""
+    due = {view.scheduled_at, *(one.scheduled_at for one in attempts)}
+    ended = {one.finished_at for one in [*attempts, *_end(view)] if not _ran(one)}
+    times = {"retry": due, "run-now": due, "cancel": ended}
+    return [row for row in rows if row.count and row.at > view.created_at and row.at in times.get(row.action, ())]
 
 
 def _folded(view: JobView) -> str:
