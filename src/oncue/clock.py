@@ -11,7 +11,9 @@ from oncue.errors import InvalidTime, NaiveDatetime
 
 SECOND = 1_000_000
 _FAR = 253_402_300_799 * SECOND
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+LAST = FIRST + timedelta(microseconds=_FAR)
+"""Between these a job can be due."""
 
 
 class Clock(Protocol):
@@ -48,12 +50,12 @@ def to_us(moment: datetime) -> int:
             f"{moment!r} has no time zone, so its instant is unknown. Give an aware datetime, for example "
             "datetime.now(UTC) + timedelta(hours=2) or datetime(..., tzinfo=ZoneInfo('Europe/Berlin'))."
         )
-    return in_range((moment - _EPOCH) // timedelta(microseconds=1), moment)
+    return in_range((moment - FIRST) // timedelta(microseconds=1), moment)
 
 
 def from_us(us: int) -> datetime:
     """Convert microseconds since the epoch to an aware datetime in UTC."""
-    return _EPOCH + timedelta(microseconds=us)
+    return FIRST + timedelta(microseconds=us)
 
 
 def iso(us: int) -> str:

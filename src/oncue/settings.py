@@ -55,6 +55,11 @@ class Settings:
         )
 
 
+def unset(url: str) -> str:
+    """Return a remark where an application uses the default database and the environment names none; else ''."""
+    return " (DATABASE_URL is not set)" if url == DEFAULT_URL and not os.environ.get("DATABASE_URL") else ""
+
+
 def secrets_of(given: str | Sequence[str] | None, name: str = "secret") -> tuple[bytes, ...]:
     """Return the secrets in ``given``: a sequence, or a text with commas between them; spaces around them don't count.
 

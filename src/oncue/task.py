@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import reprlib
 import typing
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,15 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 MAX_NAME = 255
 MAX_ID = 2**63 - 1
+UNPRINTABLE = (
+    r"\u0000-\u001f\u007f-\u00a0\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u1680\u180e\u2000-\u200f"
+    r"\u2028-\u202f\u205f-\u206f\u3000\ue000-\uf8ff\ufeff\ufff9-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001"
+    "\U000e0020-\U000e007f\U000f0000-\U000ffffd\U00100000-\U0010fffd"
+)
+"""What a regular expression of any language takes as a class: controls, formats, private use, and separators but for
+the space. Python's ``isprintable`` also refuses what its version doesn't know yet, so that versions would differ."""
+_UNPRINTABLE = re.compile(rf"[{UNPRINTABLE}\ud800-\udfff]")
 DiscardHook = Callable[["DiscardedJob"], Awaitable[None] | None]
 
 
@@ -258,7 +268,7 @@ def microseconds(value: float | timedelta | None) -> int | None:
 
 def checked_name(name: str, value: object) -> str:
     """Return ``value`` where it can name a queue, key or group; raise InvalidJob otherwise."""
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or not value.isprintable():
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or _UNPRINTABLE.search(value):
         raise InvalidJob(f"{name} is a text of 1 to {MAX_NAME} printable characters, not {value!r}.")
     return value
 

@@ -238,7 +238,8 @@ async def test_a_list_of_jobs_takes_one_state_or_several_and_no_other_word(app: 
                 await app.jobs.list(state=wrong)  # type: ignore[arg-type]
 
 
-NAMES = ["", "before\0after", "half a \ud83d face", "x" * 256, "line\nbreak", 7, b"bytes"]
+NAMES = ["", "before\0after", "half a \ud83d face", "x" * 256, "line\nbreak", 7, b"bytes",
+         "a\u00a0b", "zero\u200bwidth", "turned \u202e round", "\ue000", "tag \U000e0041", "\U0010fffd"]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", NAMES, ids=range(len(NAMES)))
@@ -248,6 +249,14 @@ async def test_a_name_that_cannot_be_shown_is_refused(app: OnCue, name: str, val
         with pytest.raises(errors.InvalidJob, match=f"{name} is a text of 1 to 255 printable characters, not"):
             await app.schedule(app.tasks["echo"].call(1), **{name: value})
     assert _stored(app) == 0
+
+
+async def test_a_name_is_good_for_every_version_of_python(app: OnCue) -> None:
+    # A face that Unicode 16 has, and one that it doesn't have yet: what str.isprintable says depends on the version.
+    for name in ("face \U0001fae9", "face \U0001faff"):
+        async with app:
+            await app.schedule(app.tasks["echo"].call(1), key=name, group=name, delay=3600)
+            assert [job.key for job in await app.jobs.list(key=name)] == [name]
 
 
 @pytest.mark.parametrize(

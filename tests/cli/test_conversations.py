@@ -155,6 +155,7 @@ def test_a_channel_says_whether_it_sends_why_not_and_what_to_do(talking: Stage) 
     assert (told["telegram"]["duplicates"], told["telegram"]["since"]) == (0, None)
     talking.lines("queues", "resume", "whatsapp.send")
     assert [line[1] for line in talking.lines("conversations", "channels")] == ["yes", "yes"]
+    assert talking.here("queues", "pause", "telegram.send").stderr == "", "known, though nothing is in it"
 
 
 def test_a_disabled_template_is_seen_and_used_again(talking: Stage) -> None:

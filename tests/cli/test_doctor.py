@@ -45,7 +45,7 @@ async def test_with_a_worker_alive_all_is_well(stage: Stage) -> None:
     expected |= {"sweeper", "queues", "paused tasks", "running long", "tokens"}
     assert set(told) >= expected
     assert done.returncode == (0 if answer["ok"] else 1)
-    assert f"ok    database: {stage.database}, schema version {VERSION}" in plain.stdout.splitlines()
+    assert f"ok    schema: {stage.database}, schema version {VERSION}" in plain.stdout.splitlines()
 
 
 def test_without_a_database_it_says_so_and_makes_none(stage: Stage) -> None:

@@ -141,6 +141,17 @@ def test_all_faces_list_the_fires_of_a_paused_schedule_and_say_that_it_is_paused
     assert [line[0] for line in told[7:]] == ["if resumed"] * 10
 
 
+def test_the_doctor_says_what_the_checks_say_and_what_only_a_command_can_try(faces: tuple[Stage, httpx.Client]) -> None:
+    stage, client = faces
+    theirs = {one["name"]: one for one in api(client, "/checks")["items"]}
+    ours = {one["name"]: one for one in stage.json("doctor", "trial:app")["checks"]}
+    assert ours.keys() - theirs.keys() == {"cron secret", "writing"}
+    assert theirs.keys() <= ours.keys()
+    # What a clock shows, and the room on a disk, differ from one question to the next.
+    for name in theirs.keys() - {"wake", "clock", "disk"}:
+        same(theirs[name], ours[name])
+
+
 def test_what_the_application_hides_is_hidden_in_both(faces: tuple[Stage, httpx.Client]) -> None:
     stage, client = faces
     for said in (
@@ -177,6 +188,8 @@ def test_both_faces_answer_an_action_in_the_same_words(faces: tuple[Stage, httpx
     theirs, ours = act(client, "/schedules/nightly/run-now"), stage.json("schedules", "run-now", "nightly")
     assert [re.sub(r"\d+", "N", one["text"]) for one in (theirs, ours)] == ["Job N is due now."] * 2
     assert theirs["done"] is ours["done"] is True
+    theirs = act(client, "/jobs/4/cancel")
+    assert stage.json("jobs", "cancel", "5") == [{"id": 5, **theirs, "answer": "prevented"}]
     assert act(client, "/workers/reconnect") == stage.json("reconnect", code=1)
     assert stage.json("tokens", "create", "ana", "--role", "read")["name"] == "ana"
     assert stage.json("tokens", "revoke", "ana") == {"name": "ana", "revoked": True}
@@ -292,6 +305,11 @@ def test_all_faces_say_the_same_of_conversations(stage: Stage) -> None:
             same(api(client, f"/conversations/{id}"), stage.json("conversations", "show", str(id)))
         for id in (1, 2):
             same(api(client, f"/people/{id}"), stage.json("conversations", "timeline", f"p{id}"))
+        for name in ("p2", f"+{ANA}1", f"{ANA}1"):
+            (found,) = client.get("/api/people", params={"name": name}).json()["items"]
+            same(found, stage.json("conversations", "timeline", name)["person"])
+            assert found["id"] == 2
+        assert api(client, "/people?name=p99")["items"] == []
         same(
             api(client, "/conversations?person=2&channel=whatsapp")["items"],
             stage.json("conversations", "list", "--person", "p2", "--channel", "whatsapp"),

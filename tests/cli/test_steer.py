@@ -138,8 +138,8 @@ def test_cancel_by_key_and_filter_takes_the_key_as_one(stage: Stage) -> None:
     asyncio.run(fill())
     assert stage.here("jobs", "cancel", "--key", "one", "--task", "greet", "--yes").stdout == "cancel: 1 done.\n"
     assert stage.json("jobs", "cancel", "2", "--key", "one", code=1) == [
-        {"id": 2, "answer": "prevented"},
-        {"key": "one", "answer": "too late"},
+        {"id": 2, "done": True, "text": "It is cancelled, and will not run.", "answer": "prevented"},
+        {"key": "one", "done": False, "text": "Nothing that waits or runs has that key.", "answer": "too late"},
     ]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import redis
 
 from oncue import OnCue, errors
 from oncue.bridge.examine import node_checks
+from oncue.operate import Operator
 from tests.databases import Backend
 from tests.handoff.stage import PAIRS, QUEUE, Stage
 from tests.pgprocess import free_port
@@ -89,11 +92,19 @@ async def _resize(image: str) -> None: ...
 
 
 @pytest.mark.parametrize("redis_url", [PAIRS[0][1]], indirect=True)
-def test_the_command_says_both(tmp_path: Path, redis_url: str) -> None:
+async def test_the_command_and_the_api_say_both(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "trial.py").write_text(APP.format(redis=redis_url))
     command = [sys.executable, "-m", "oncue"]
-    subprocess.run([*command, "migrate", "--database", "sqlite:///jobs.db"], cwd=tmp_path, check=True)
-    done = subprocess.run([*command, "doctor", "--json", "trial:app"], cwd=tmp_path, capture_output=True, text=True)
+    await asyncio.to_thread(subprocess.run, [*command, "migrate", "--database", "sqlite:///jobs.db"], check=True)
+    asked = [*command, "doctor", "--json", "trial:app"]
+    done = await asyncio.to_thread(subprocess.run, asked, capture_output=True, text=True)
     assert done.stdout, done.stderr
     found = {one["name"]: one["state"] for one in json.loads(done.stdout)["checks"]}
     assert (found["adoption of theirs"], found["node queue images"]) == ("ok", "warn")
+    app = runpy.run_path(str(tmp_path / "trial.py"))["app"]
+    async with app:
+        told = {one.name: one.state for one in await Operator(app, "cli:test").checks()}
+    assert (told["adoption of theirs"], told["node queue images"]) == ("ok", "warn")

@@ -8,7 +8,7 @@ from oncue import OnCue
 from oncue.alerts import Parked
 from oncue.conversation import Chat
 from oncue.conversation.intake import Heartbeat
-from oncue.errors import InvalidJob
+from oncue.errors import InvalidJob, UnknownPerson
 from oncue.operate import Operator, standing
 from oncue.operate.views import Health
 from oncue.store.steps import manage
@@ -162,3 +162,28 @@ async def test_a_takeover_is_given_back_and_one_that_was_forgotten_is_told(backe
         assert (await found(t))["conversations"].state == "ok"
         done = [(one.who, one.action, one.target) for one in (await operator.audit()).items]
         assert done == [("cli:ana", name, "person:1") for name in ("release", "takeover")]
+
+
+async def test_a_person_is_told_with_all_their_conversations_and_without_names_where_texts_are_hidden(
+    backend: Backend,
+) -> None:
+    async with talk(backend, trial) as t:
+        for text in ("start", "Ana", "stop talking"):
+            await t.write(text)
+            await t.advance(6)
+        operator = Operator(t.app, "cli:ana")
+        life = await operator.person(1)
+        assert life.person.address is not None
+        assert life.person.heard_at is not None
+        assert ('"Ana"', 1) in [(said.text.partition(" [")[0], said.chat) for said in life.timeline]
+        assert [said.at for said in life.timeline] == sorted(said.at for said in life.timeline)
+        talked = await operator.talk(1)
+        assert [said for said in life.timeline if said.chat in (None, 1)] == talked.timeline
+        assert (talked.steps[0].name, talked.steps[0].value) == ("name", "Ana")
+        assert [one.id for one in await operator.people(life.person.address)] == [1]
+        t.app.redact("text")
+        for hidden in (await operator.person(1, redact=True), await Operator(t.app, "cli:ana").person(1)):
+            assert (hidden.person.name, hidden.person.address, hidden.person.user_id) == (None, None, None)
+            assert not [said for said in hidden.timeline if "Ana" in said.text or life.person.address in said.text]
+        with pytest.raises(UnknownPerson):
+            await operator.person(7)

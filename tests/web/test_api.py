@@ -178,6 +178,23 @@ def test_scheduling_by_http_is_checked_as_by_python(served: Served) -> None:
     assert len(served.get("/jobs")["items"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("at", "due"),
+    [
+        ("1970-01-01T00:30:00+01:00", "1970-01-01T00:00:00.000000Z"),
+        ("1970-06-01T00:00:00Z", "1970-06-01T00:00:00.000000Z"),
+        ("9999-12-31T23:59:59.9-05:00", "9999-12-31T23:59:59.000000Z"),
+    ],
+)
+def test_a_due_time_whose_zone_moves_it_over_an_end_is_that_end(served: Served, at: str, due: str) -> None:
+    made = served.post("/jobs", {"task": "note", "args": {"n": 5}, "at": at}, 201)
+    assert made["scheduled_at"] == due
+    served.post("/jobs", {"task": "note", "args": {"n": 5}, "at": "1969-12-31T12:00:00Z"}, 422)
+    for name in ("due_before", "finished_after"):
+        assert served.get("/jobs", **{name: "0001-01-01T00:00:00+14:00"}) is not None
+        assert served.get("/jobs", **{name: at}) is not None
+
+
 def test_an_idempotency_key_makes_one_job_of_many_requests(served: Served) -> None:
     body = {"task": "note", "args": {"n": 1}, "delay": 60}
     first = served.post("/jobs", body, 201, idempotency_key="a-1")
@@ -186,7 +203,8 @@ def test_an_idempotency_key_makes_one_job_of_many_requests(served: Served) -> No
     told = served.post("/jobs", {**body, "delay": 61}, 409, idempotency_key="a-1")
     assert "another request before" in told["detail"]
     assert len(served.get("/jobs")["items"]) == 2
-    served.post("/jobs", body, 400, idempotency_key="x" * 201)
+    for wrong in ("x" * 201, "two words"):
+        served.post("/jobs", body, 400, idempotency_key=wrong)
 
 
 def test_a_request_that_failed_may_be_sent_again_with_its_key(served: Served) -> None:
@@ -214,7 +232,7 @@ def test_actions_say_what_they_did_or_why_not(served: Served) -> None:
 def test_many_are_counted_first_and_done_once_confirmed(served: Served) -> None:
     ids = _schedule(served, "a", "b", "c")
     _schedule(served, "d", queue="other")
-    ask = {"action": "cancel", "filter": {"queue": "default", "late": ""}}
+    ask = {"action": "cancel", "filter": {"queue": "default", "late": None}}
     counted = served.post("/jobs/many", ask)
     assert counted["count"] == 3
     (late,) = _schedule(served, "too late to be counted")
@@ -233,6 +251,7 @@ def test_many_are_counted_first_and_done_once_confirmed(served: Served) -> None:
     for when in ({"delay": 3600}, {"at": "2030-01-01T00:00:00Z"}):
         served.post("/jobs/many", {"action": "retry", "filter": {"queue": "default"}, **when}, 422)
     served.post("/jobs/many", {"action": "cancel", "filter": {"odd": "x"}}, 422)
+    served.post("/jobs/many", {"action": "cancel", "filter": {"queue": "default", "late": ""}}, 422)
 
 
 def test_an_entity_tag_saves_the_answer(served: Served) -> None:
@@ -270,7 +289,7 @@ def test_the_description_is_openapi_and_names_what_there_is(served: Served) -> N
     for schema in document["components"]["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)
     (queue,) = (one for one in document["paths"]["/jobs"]["get"]["parameters"] if one["name"] == "queue")
-    wanted = {"type": "string", "minLength": 1, "maxLength": 255}
+    wanted = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[^\x00]*$"}
     assert queue == {"name": "queue", "in": "query", "required": False, "schema": wanted}
 
 

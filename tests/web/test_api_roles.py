@@ -17,7 +17,7 @@ MAY = {
     "read": {
         "GET /overview", "GET /jobs", "GET /jobs/{id}", "GET /queues", "GET /tasks", "GET /schedules",
         "GET /schedules/{name}", "GET /workers", "GET /sources", "GET /blockers", "GET /checks", "GET /audit",
-        "GET /conversations", "GET /conversations/{id}", "GET /people/{id}", "GET /channels",
+        "GET /conversations", "GET /conversations/{id}", "GET /people", "GET /people/{id}", "GET /channels",
     },
     "operate": {
         "POST /jobs/many", "POST /jobs/{id}/run-now", "POST /jobs/{id}/retry", "POST /jobs/{id}/cancel",
@@ -46,6 +46,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, httpx
 def _ask(client: httpx.Client, name: str) -> int:
     method, _, path = name.partition(" ")
     path = path.replace("{id}", "4711").replace("{name}", "some-name")
+    if path == "/people":
+        path += "?name=p1"
     body: dict[str, object] | None = {} if method == "POST" else None
     if path == "/jobs/many":
         body = {"action": "cancel", "filter": {"task": "none"}}

@@ -19,7 +19,6 @@ import click
 
 from oncue.app import OnCue
 from oncue.errors import ConfigError, OnCueError
-from oncue.settings import DEFAULT_URL
 from oncue.store import Store
 
 if TYPE_CHECKING:
@@ -112,11 +111,6 @@ def who() -> str:
 def postgres_schema(store: Store) -> str | None:
     """Return the schema of a store on PostgreSQL; None for a store on SQLite."""
     return getattr(store, "schema_name", None)
-
-
-def unset(app: OnCue) -> str:
-    """Return a remark where an application uses the default database and the environment names none; else ''."""
-    return " (DATABASE_URL is not set)" if app.url == DEFAULT_URL and not os.environ.get("DATABASE_URL") else ""
 
 
 def fail(text: str) -> NoReturn:

@@ -11,13 +11,13 @@ import click
 import msgspec
 
 from oncue.app import OnCue
-from oncue.cli.common import as_json, load_app, only_database, postgres_schema, run, unset
+from oncue.cli.common import as_json, load_app, only_database, postgres_schema, run
 from oncue.cli.output import clean, on_terminal, to_json
 from oncue.errors import ConfigError, StoreCorrupt, StoreError, StoreUnavailable
 from oncue.operate import checks, standing
-from oncue.operate.overview import health
-from oncue.settings import secrets_of
-from oncue.store.views import Check, SchemaView
+from oncue.operate.overview import bridge, health
+from oncue.settings import secrets_of, unset
+from oncue.store.views import Check
 
 _Look = Callable[[OnCue], Awaitable[Check | Sequence[Check]]]
 _COLOURS = {"ok": "green", "warn": "yellow", "FAIL": "red"}
@@ -73,14 +73,13 @@ async def _all(app: OnCue, *, with_code: bool, address: str | None) -> list[Chec
 async def _examine(app: OnCue, *, with_code: bool) -> list[Check]:
     found: list[Check] = []
     try:
-        schema = await app.store.schema()
         await app.store.open(migrate=False)
     except StoreError as error:
-        return [*found, Check("database", "FAIL", f"{error}{unset(app)}")]
+        return [*found, Check("database", "FAIL", f"{error}{unset(app.url)}")]
     try:
-        found.append(_database(schema, unset(app)))
         looks: dict[str, _Look] = {
-            "store": lambda _: app.store.check(), "wake": _wake, "workers": checks.workers,
+            "database": checks.database, "schema": checks.schema, "store": lambda _: app.store.check(), "wake": _wake,
+            "workers": checks.workers,
             "wake of workers": checks.hearing, "sweeper": checks.sweeper, "tasks": checks.tasks,
             "queues": checks.paused, "paused tasks": checks.pauses,
             "overdue jobs": checks.overdue, "running long": checks.long_running, "discarded": checks.discarded,
@@ -89,8 +88,7 @@ async def _examine(app: OnCue, *, with_code: bool) -> list[Check]:
         }  # fmt: skip
         if with_code:
             looks["code"] = checks.code
-        if app.adoptions or app.node_targets:
-            looks["bridge"] = _bridge
+        looks["bridge"] = bridge
         for name, look in looks.items():
             found += await _tried(name, look, app)
     except StoreError as error:
@@ -109,14 +107,6 @@ async def _tried(name: str, look: _Look, app: OnCue) -> Sequence[Check]:
     except StoreError as error:
         return [Check(name, "FAIL", str(error))]
     return [found] if isinstance(found, Check) else found
-
-
-def _database(schema: SchemaView, remark: str) -> Check:
-    found = f"{schema.location}{remark}, schema version {schema.found}"
-    if schema.found > schema.expected:
-        remedy = "Good while a new release is rolled out. Upgrade OnCue here before the one after that."
-        return Check("database", "warn", f"{found}; this OnCue knows {schema.expected} and goes on with it", remedy)
-    return Check("database", "ok", found)
 
 
 def _cron_secret(value: str | None) -> Check:
@@ -198,9 +188,3 @@ async def _carried(app: OnCue) -> Check:
     if app.wake.carrier.remark is not None:
         return Check("redis", "warn", f"BullMQ delivered a job to ourselves, but Redis {app.wake.carrier.remark}")
     return Check("redis", "ok", "BullMQ delivered a job to ourselves")
-
-
-async def _bridge(app: OnCue) -> list[Check]:
-    from oncue.bridge.examine import adoption_checks, node_checks
-
-    return [*await adoption_checks(app), *await node_checks(app)]

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 import click
 
 from oncue.app import OnCue
-from oncue.cli.common import fail, load_app, unset, who
+from oncue.cli.common import fail, load_app, who
 from oncue.errors import ConfigError
 from oncue.exporter import address_of, exporting
 from oncue.logs import say, to_stderr
+from oncue.settings import unset
 from oncue.sockets import listen
 from oncue.words import counted
 from oncue.worker import WorkerOptions
@@ -187,7 +188,7 @@ def _ready_line(app: OnCue, options: WorkerOptions | None) -> str:
     who = f"worker {options.name} ready" if options is not None else "ready without a worker"
     tasks, schedules = len({id(task) for task in app.tasks.values()}), len(app.schedules)
     where = getattr(app.store, "path", None) or app.store.url
-    return f"oncue: {who}, database {where}{unset(app)}, {counted(tasks, 'task')}, {counted(schedules, 'schedule')}"
+    return f"oncue: {who}, database {where}{unset(app.url)}, {counted(tasks, 'task')}, {counted(schedules, 'schedule')}"
 
 
 def _prepare_process(log_level: str, log_format: str) -> None:

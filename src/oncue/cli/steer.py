@@ -68,19 +68,19 @@ def cancel(keys: tuple[str, ...], ids: tuple[int, ...], yes: bool, **options: An
 
 
 def _cancel(ids: Sequence[int], keys: Sequence[str], database: str | None, as_json: bool) -> None:
-    async def work() -> list[str]:
+    async def work() -> list[dict[str, Any]]:
         async with operating(database) as operator:
-            by_id = [await _cancelled(operator, [id]) for id in ids]
-            return by_id + [await _cancelled(operator, await _of_key(operator, key)) for key in keys]
+            by_id = [{"id": id, **await _cancelled(operator, [id])} for id in ids]
+            by_key = [{"key": key, **await _cancelled(operator, await _of_key(operator, key))} for key in keys]
+            return by_id + by_key
 
     answers = run(work())
-    names: list[dict[str, Any]] = [*({"id": id} for id in ids), *({"key": key} for key in keys)]
     if as_json:
-        click.echo(to_json([{**name, "answer": answer} for name, answer in zip(names, answers, strict=True)]))
+        click.echo(to_json(answers))
     else:
         for name, answer in zip([*ids, *keys], answers, strict=True):
-            click.echo(f"{name}\t{answer}")
-    if "too late" in answers:
+            click.echo(f"{name}\t{answer['answer']}")
+    if not all(answer["done"] for answer in answers):
         raise SystemExit(1)
 
 
@@ -93,16 +93,20 @@ async def _of_key(operator: Operator, key: str) -> list[int]:
     return found
 
 
-async def _cancelled(operator: Operator, ids: Sequence[int]) -> str:
-    answer = "too late"
+async def _cancelled(operator: Operator, ids: Sequence[int]) -> dict[str, Any]:
+    """Return what came of it in one of the three words, and as the HTTP API says it."""
+    answer, texts = "too late", []
     for id in ids:
         try:
             done = await operator.act("cancel", known_id(str(id)))
-        except (UnknownJob, InvalidJob):
+        except (UnknownJob, InvalidJob) as error:
+            texts.append(str(error))
             continue
+        texts.append(done.text)
         if done.done and answer != "requested":
             answer = "requested" if "asked to stop" in done.text else "prevented"
-    return answer
+    text = " ".join(dict.fromkeys(texts)) or "Nothing that waits or runs has that key."
+    return {"done": answer != "too late", "text": text, "answer": answer}
 
 
 @click.command()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from oncue.clock import SECOND, from_us
 from oncue.redaction import Redaction
+from oncue.settings import unset
 from oncue.store.steps import operate, watch
 from oncue.store.steps.chats import channels_now
 from oncue.store.steps.overview import id_span, live_counts
@@ -69,6 +70,19 @@ async def database(app: OnCue) -> Check:
     found = f"answered in {(time.monotonic() - began) * 1000:.0f} ms"
     path = getattr(app.store, "path", None)
     return Check("database", "ok", found) if path is None else await asyncio.to_thread(_file, path, found)
+
+
+async def schema(app: OnCue) -> Check:
+    """Tell which database this is, and whether its tables are those of this version."""
+    seen = await app.store.schema()
+    found = f"{seen.location}{unset(app.url)}, schema version {seen.found}"
+    if seen.found > seen.expected and seen.good:
+        remedy = "Good while a new release is rolled out. Upgrade OnCue here before the one after that."
+        return Check("schema", "warn", f"{found}; this OnCue knows {seen.expected} and goes on with it", remedy)
+    if not seen.good:
+        remedy = "oncue migrate" if seen.found < seen.expected else "Upgrade OnCue here."
+        return Check("schema", "FAIL", f"{found}; this OnCue works with {seen.expected}", remedy)
+    return Check("schema", "ok", found)
 
 
 def _file(path: Path, found: str) -> Check:

@@ -11,8 +11,9 @@ import msgspec
 
 from oncue.clock import SECOND
 from oncue.errors import InvalidJob
+from oncue.operate.given import PLAIN, Moment, Sought
 from oncue.operate.shape import from_iso
-from oncue.operate.views import StateFilter, Time
+from oncue.operate.views import StateFilter
 from oncue.store.steps import as_json, overview
 from oncue.store.steps.overview import Search
 from oncue.task import MAX_ID
@@ -30,23 +31,22 @@ _LOADED = 500
 BUDGET = 0.1
 Shows = Callable[[Sequence[int]], Awaitable[Collection[int]]]
 """Tells in which of these jobs the text that is searched for is in what is shown of them."""
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Which jobs: all that is given must match. ``text`` is searched for in arguments, metadata, key and error."""
 
     state: StateFilter | None = None
-    task: Name | None = None
-    queue: Name | None = None
-    key: Name | None = None
-    group: Name | None = None
-    due_after: Time | None = None
-    due_before: Time | None = None
-    finished_after: Time | None = None
-    finished_before: Time | None = None
+    task: Sought | None = None
+    queue: Sought | None = None
+    key: Sought | None = None
+    group: Sought | None = None
+    due_after: Moment | None = None
+    due_before: Moment | None = None
+    finished_after: Moment | None = None
+    finished_before: Moment | None = None
     late: bool | None = None
-    text: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=200, extra_json_schema={"pattern": PLAIN})] | None = None
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) not in (None, False) for name in self.__struct_fields__)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
 
+from oncue.store.steps.chats import channels_now
+
 if TYPE_CHECKING:
     from oncue.app import OnCue
     from oncue.operate.overview import Look
@@ -24,6 +26,9 @@ async def doubt(app: OnCue, look: Look, kind: Literal["queue", "task"], name: st
         # What is in none of its own is in that one.
         known = {"default", *(task.options.queue for task in app.tasks.values())}
         known.update(queue for one in workers for queue in one.queues or ())
+        # A channel has two, whether or not anything is to be sent just now.
+        channels = [row.name for row in await app.store.look(channels_now)]
+        known.update(queue for channel in channels for queue in (channel, f"{channel}.send"))
     if name not in known:
         groups, discarded = await look.groups()
         for queue, task in [*((one.queue, one.task) for one in groups), *(row[:2] for row in discarded)]:

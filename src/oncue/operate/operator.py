@@ -38,7 +38,7 @@ from oncue.store.steps import operate
 
 if TYPE_CHECKING:
     from oncue.app import OnCue
-    from oncue.operate.talk_views import ChannelView, PersonLife, TalkLife, TalkPage
+    from oncue.operate.talk_views import ChannelView, Person, PersonLife, TalkLife, TalkPage
     from oncue.operate.talks import TalkAction, Talks
 
 _looks: WeakKeyDictionary[OnCue, Look] = WeakKeyDictionary()
@@ -177,6 +177,10 @@ class Operator:
     async def talk(self, id: int) -> TalkLife:
         """Return a conversation and its timeline. Raises UnknownJob."""
         return await self._talks.life(id)
+
+    async def people(self, name: str, channel: str | None = None) -> list[Person]:
+        """Return whom a name fits, as the command line takes it."""
+        return await self._talks.people(name, channel)
 
     async def person(self, id: int, *, redact: bool = False) -> PersonLife:
         """Return a person and their timeline, over all their conversations. Raises UnknownPerson."""

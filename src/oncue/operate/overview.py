@@ -216,6 +216,15 @@ async def _store(app: OnCue) -> Sequence[Check]:
     return await app.store.check()
 
 
+async def bridge(app: OnCue) -> Sequence[Check]:
+    """Tell whether adoption keeps up, and whether Node listens where jobs go; nothing where neither is declared."""
+    if not app.adoptions and not app.node_targets:
+        return []
+    from oncue.bridge.examine import adoption_checks, node_checks
+
+    return [*await adoption_checks(app), *await node_checks(app)]
+
+
 _Look = Callable[["OnCue"], Awaitable["Check | Sequence[Check]"]]
 _CHEAP: dict[str, _Look] = {
     "workers": checks.workers, "wake": checks.wake, "wake of workers": checks.hearing,
@@ -224,8 +233,9 @@ _CHEAP: dict[str, _Look] = {
     "clock": checks.clock, "conversations": standing.conversations, "channels": standing.channels,
 }  # fmt: skip
 _REST: dict[str, _Look] = {
-    "store": _store, "tasks": checks.tasks, "overdue jobs": checks.overdue, "discarded": checks.discarded,
-    "running long": checks.long_running, "tokens": checks.tokens, "blockers": checks.blockers, "code": checks.code,
+    "schema": checks.schema, "store": _store, "tasks": checks.tasks, "overdue jobs": checks.overdue,
+    "discarded": checks.discarded, "running long": checks.long_running, "tokens": checks.tokens,
+    "blockers": checks.blockers, "code": checks.code, "bridge": bridge,
 }  # fmt: skip
 
 

@@ -10,9 +10,9 @@ import msgspec
 from oncue.errors import InvalidArguments, InvalidJob, UnknownTask
 from oncue.job import FINAL, Conflict, Inserted, NewJob
 from oncue.operate.actions import due_of
-from oncue.operate.find import Name
+from oncue.operate.given import Delay, Due, Name
 from oncue.operate.shape import iso
-from oncue.operate.views import Made, Time
+from oncue.operate.views import Made
 from oncue.scheduling import Scheduled, new_job
 from oncue.store.operating import AuditRow
 from oncue.store.steps import Steps, operate, overview, read
@@ -35,8 +35,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
     task: Name
     args: dict[str, Any] = {}
-    delay: Annotated[float, msgspec.Meta(ge=0, le=10_000_000_000)] | None = None
-    at: Time | None = None
+    delay: Delay | None = None
+    at: Due | None = None
     key: Name | None = None
     on_conflict: Conflict = "keep"
     group: Name | None = None

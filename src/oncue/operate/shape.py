@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from oncue.clock import iso, to_us
+from oncue.clock import FIRST, LAST, iso, to_us
 from oncue.errors import InvalidTime, NaiveDatetime
 
 __all__ = ["from_iso", "iso", "maybe_iso"]
-_FIRST = 1971
 
 
 def maybe_iso(us: int | None) -> str | None:
@@ -19,7 +18,7 @@ def maybe_iso(us: int | None) -> str | None:
 def from_iso(text: str, *, clamp: bool = False) -> int:
     """Return the microseconds of a time in RFC 3339. Raises InvalidTime for what is no time, or has no zone.
 
-    ``clamp``: a time before 1970, at which nothing can be, is taken as its beginning.
+    What its zone alone moves beyond the years 1970 to 9999 is taken as their end. ``clamp``: so is any earlier time.
     """
     try:
         moment = datetime.fromisoformat(text)
@@ -27,6 +26,6 @@ def from_iso(text: str, *, clamp: bool = False) -> int:
         raise InvalidTime(f"{text!r} is no time: write it as 2026-11-30T17:20:01Z.") from error
     if moment.tzinfo is None:
         raise NaiveDatetime(f"{text!r} has no time zone: write it as 2026-11-30T17:20:01Z, or with +01:00 for Z.")
-    if clamp and moment.year < _FIRST:
-        return 0
+    if clamp or moment.year >= FIRST.year:
+        return to_us(min(max(moment, FIRST), LAST))
     return to_us(moment)

@@ -133,6 +133,10 @@ class Talks:
         waits = waits_of(step) if opened else None
         return TalkStep(step.name, step.kind, step.state, value, waits, iso(step.opened_at), maybe_iso(step.done_at))
 
+    async def people(self, name: str, channel: str | None = None) -> list[Person]:
+        """Return whom a name fits: an address as people write it, the messenger's id of the person, or ``p17``."""
+        return [_person(row, self._redact) for row in await People(self._app).find(name, channel)]
+
     async def person(self, id: int, *, redact: bool = False) -> PersonLife:
         """Return a person and all that was said to and by them; with ``redact`` as if the application hid texts.
 
@@ -227,7 +231,7 @@ def _person(row: PersonRow, hides: bool) -> Person:
     return Person(
         row.id, row.channel, name, address, user_id, row.timezone, iso(row.created_at), maybe_iso(row.heard_at),
         maybe_iso(row.human_since), maybe_iso(row.opted_out_at), maybe_iso(row.no_marketing_at),
-        maybe_iso(row.wait_until), row.stopped,
+        maybe_iso(row.wait_until), discreet(row.stopped, row) if hides and row.stopped else row.stopped,
     )  # fmt: skip
 
 

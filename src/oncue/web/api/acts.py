@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
@@ -10,15 +11,15 @@ import msgspec
 from oncue.errors import ConfigError, InvalidJob, UnknownJob
 from oncue.operate import Filter, Operator
 from oncue.operate.actions import Action
+from oncue.operate.given import Delay, Due
 from oncue.operate.jobs import known_id
 from oncue.operate.schedule import Wish
 from oncue.operate.talks import TalkAction
-from oncue.operate.views import Done, Made, ManyCounted, ManyDone, Time
+from oncue.operate.views import Done, Made, ManyCounted, ManyDone
 from oncue.web.api.operation import Asked, BadRequest, Operation, from_texts
 
-Delay = Annotated[float, msgspec.Meta(ge=0, le=10_000_000_000, description="Seconds from now.")]
 KEY = "idempotency-key"
-_LONGEST_KEY = 200
+KEY_PATTERN = "^[!-~]{1,200}$"
 Handler = Callable[[Operator, Asked], Awaitable[Any]]
 
 
@@ -29,7 +30,7 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Move(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a job is to be due: a time, or seconds from now."""
 
-    at: Time | None = None
+    at: Due | None = None
     delay: Delay | None = None
 
 
@@ -41,7 +42,7 @@ class Many(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     action: Action
     filter: dict[str, str | bool | None]
-    at: Time | None = None
+    at: Due | None = None
     delay: Delay | None = None
     token: Annotated[str, msgspec.Meta(max_length=2_000)] | None = None
     confirm: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -49,8 +50,8 @@ class Many(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 async def _schedule(operator: Operator, asked: Asked) -> tuple[Made, int]:
     given = asked.request.headers.getlist(KEY)
-    if len(given) > 1 or (given and not (0 < len(given[0]) <= _LONGEST_KEY and given[0].isprintable())):
-        raise BadRequest(400, f"Idempotency-Key is given once, with 1 to {_LONGEST_KEY} printable characters.")
+    if len(given) > 1 or (given and not re.match(KEY_PATTERN, given[0])):
+        raise BadRequest(400, "Idempotency-Key is given once, with 1 to 200 printable ASCII characters and no space.")
     wish: Wish = asked.body
     made, new = await operator.schedule(wish, given[0] if given else None)
     return made, 201 if new else 200
@@ -69,7 +70,7 @@ def _job(action: Action) -> Handler:
 async def _many(operator: Operator, asked: Asked) -> ManyCounted | ManyDone:
     body: Many = asked.body
     try:
-        filter = from_texts({name: value for name, value in body.filter.items() if value not in ("", None)}, Filter)
+        filter = from_texts({name: value for name, value in body.filter.items() if value is not None}, Filter)
     except msgspec.ValidationError as error:
         raise BadRequest(422, f"The filter does not fit: {error}.") from error
     if not filter:

@@ -11,8 +11,10 @@ from typing import Any, get_args
 import msgspec
 
 from oncue.operate import Filter
+from oncue.operate.given import PRINTABLE
 from oncue.task import Task
-from oncue.web.api.acts import Move
+from oncue.web.api.acts import KEY_PATTERN, Move
+from oncue.web.api.narrow import narrow
 from oncue.web.api.operation import Operation
 from oncue.web.api.problems import Problem
 
@@ -32,26 +34,7 @@ _TOLD = {
 }
 _PARTS: dict[str, dict[str, Any]] = {
     "id": {"type": "integer", "minimum": 1, "maximum": 2**63 - 1},
-    "name": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^/\\x00-\\x1f\\x7f]+$"},
-}
-# When a job is to be due: one of both, which the types alone don't tell.
-_NOTHING = {"type": "null"}
-_MOVES: list[tuple[str, dict[str, Any]]] = [
-    ("at", {"type": "string", "format": "date-time"}),
-    ("delay", {"type": "number", "minimum": 0, "maximum": 10_000_000_000}),
-]
-_MOVE = {
-    "title": "Move",
-    "description": "When a job is to be due: a time, or seconds from now.",
-    "type": "object",
-    "oneOf": [
-        {
-            "properties": {name: schema, other: _NOTHING},
-            "required": [name],
-            "additionalProperties": False,
-        }
-        for (name, schema), (other, _) in (_MOVES, _MOVES[::-1])
-    ],
+    "name": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": f"^(?!.*/){PRINTABLE}$"},
 }
 _STREAM = {
     "summary": "What changes, as server-sent events: `overview`, `job`, `more`, and `reset` after a gap.",
@@ -78,10 +61,7 @@ def document(
     queries = [one.query for one in operations if one.query is not None]
     schemas, components = msgspec.json.schema_components([*kinds, *queries], ref_template=_REF)
     by_kind = dict(zip(map(repr, [*kinds, *queries]), schemas, strict=True))
-    components["Move"] = _MOVE
-    if tasks:
-        components["Wish"]["oneOf"] = [_of_task(name, task, hidden) for name, task in sorted(tasks.items())]
-    components["Many"]["properties"]["filter"] = {"$ref": "#/components/schemas/Filter", "minProperties": 1}
+    narrow(components, tasks, hidden)
     paths: dict[str, dict[str, Any]] = {}
     for one in operations:
         paths.setdefault(one.path, {})[one.method.lower()] = _described(one, by_kind, components)
@@ -105,22 +85,6 @@ def document(
     }
 
 
-def _of_task(name: str, task: Task[Any, Any], hidden: Collection[str]) -> dict[str, Any]:
-    """Return what is asked of a wish for this task: its arguments, as far as their types can be told."""
-    args: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
-    if task.arguments is not None:
-        try:
-            parts = msgspec.json.schema(task.arguments)["$defs"]
-        except TypeError:
-            parts = {}
-        # With types of their own inside they would refer to places that this document doesn't have.
-        args = next(iter(parts.values())) if len(parts) == 1 else {"type": "object"}
-    for name_of in args.get("properties", {}).keys() & set(hidden):
-        args["properties"][name_of].pop("default", None)
-    required = ["task", "args"] if args.get("required") else ["task"]
-    return {"title": name, "properties": {"task": {"const": name}, "args": args}, "required": required}
-
-
 def _kinds(answer: Any) -> tuple[Any, ...]:
     """Return what an answer may be: the members of a union."""
     return get_args(answer) if isinstance(answer, UnionType) else (answer,)
@@ -131,13 +95,13 @@ def _described(one: Operation, by_kind: dict[str, Any], components: dict[str, An
         {"name": name, "in": "path", "required": True, "schema": _PARTS[name]} for name in _PART.findall(one.path)
     ]
     if one.query is not None:
-        fields = components[one.query.__name__]["properties"]
+        fields, needed = (components[one.query.__name__].get(part, []) for part in ("properties", "required"))
         parameters += [
-            {"name": name, "in": "query", "required": False, "schema": _without_null(schema)}
+            {"name": name, "in": "query", "required": name in needed, "schema": _without_null(schema)}
             for name, schema in fields.items()
         ]
     parameters += [
-        {"name": name, "in": "header", "required": False, "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"}}
+        {"name": name, "in": "header", "required": False, "schema": {"type": "string", "pattern": KEY_PATTERN}}
         for name in one.headers
     ]
     answers = [by_kind[repr(kind)] for kind in _kinds(one.answer)]
@@ -168,7 +132,7 @@ def _described(one: Operation, by_kind: dict[str, Any], components: dict[str, An
 
 def _problems(one: Operation) -> list[int]:
     statuses = [400, 401, 403, 503]
-    if "{" in one.path or one.path.startswith("/conversations") or one.name == "scheduleJob":
+    if "{" in one.path or one.path.startswith(("/conversations", "/people")) or one.name == "scheduleJob":
         statuses.append(404)
     if one.query is not None:
         statuses.append(422)

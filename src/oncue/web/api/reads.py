@@ -9,8 +9,9 @@ import msgspec
 from oncue.errors import UnknownJob
 from oncue.operate import Filter, Operator
 from oncue.operate.flows import FIRES
+from oncue.operate.given import PLAIN
 from oncue.operate.jobs import known_id
-from oncue.operate.talk_views import ChannelView, PersonLife, TalkLife, TalkPage
+from oncue.operate.talk_views import ChannelView, Person, PersonLife, TalkLife, TalkPage
 from oncue.operate.views import (
     AuditPage,
     Blocker,
@@ -27,7 +28,6 @@ from oncue.operate.views import (
 from oncue.web.api.operation import Asked, Operation
 
 Cursor = Annotated[str, msgspec.Meta(pattern="^[0-9]{0,18}$", description="The `next` of the page before.")]
-_PLAIN = r"^[^\x00]*$"
 Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
 
 
@@ -45,7 +45,7 @@ class JobsQuery(Filter, frozen=True, kw_only=True, omit_defaults=True):
 class AuditQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What was done: to what, and which page."""
 
-    target: Annotated[str, msgspec.Meta(min_length=1, max_length=300, pattern=_PLAIN)] | None = None
+    target: Annotated[str, msgspec.Meta(min_length=1, max_length=300, pattern=PLAIN)] | None = None
     cursor: Cursor | None = None
     limit: Limit = 50
 
@@ -54,11 +54,18 @@ class TalksQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which conversations, and which page of them. ``ended``: both that are done and that were stopped."""
 
     state: Literal["active", "paused", "parked", "done", "stopped", "ended"] | None = None
-    conversation: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=_PLAIN)] | None = None
+    conversation: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=PLAIN)] | None = None
     person: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
-    channel: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=_PLAIN)] | None = None
+    channel: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=PLAIN)] | None = None
     cursor: Cursor | None = None
     limit: Limit = 50
+
+
+class PeopleQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Who: an address as people write it, the messenger's id of the person, or ``p17``."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=PLAIN)]
+    channel: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=PLAIN)] | None = None
 
 
 class FiresQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +113,13 @@ class Blockers(msgspec.Struct, frozen=True):
     """What jobs wait behind: of more than 500 those with the most jobs."""
 
     items: list[Blocker]
+    next: None = None
+
+
+class People(msgspec.Struct, frozen=True):
+    """Those whom a name fits."""
+
+    items: list[Person]
     next: None = None
 
 
@@ -182,6 +196,11 @@ async def _talk(operator: Operator, asked: Asked) -> TalkLife:
     return await operator.talk(known_id(asked.path["id"], "conversation"))
 
 
+async def _people(operator: Operator, asked: Asked) -> People:
+    _has_talks(operator)
+    return People(await operator.people(asked.query.name, asked.query.channel))
+
+
 async def _person(operator: Operator, asked: Asked) -> PersonLife:
     _has_talks(operator)
     return await operator.person(known_id(asked.path["id"], "person"))
@@ -223,6 +242,10 @@ READS = (
     Operation(
         "GET", "/conversations/{id}", "read", "showConversation", "A conversation and what was said.", TalkLife, _talk,
         tagged=True,
+    ),
+    Operation(
+        "GET", "/people", "read", "findPeople", "Those whom a name or an address fits.", People, _people,
+        query=PeopleQuery, tagged=True,
     ),
     Operation(
         "GET", "/people/{id}", "read", "showPerson", "A person, and what was said in all their conversations.",

@@ -1,6 +1,5 @@
 // Draws trees of plain values, and changes only what differs: focus, scrolling and what was typed stay.
 // Text goes in as text nodes alone: nothing that comes from a job can become an element.
-const PROPERTIES = ["value", "checked"];
 
 export const at = id => document.getElementById(id);
 const flat = kids => kids.flat(9).filter(kid => kid != null && kid !== false && kid !== "").map(kid => kid.tag ? kid : String(kid));
@@ -49,7 +48,7 @@ function set(node, name, value) {
 	// A form's fields hide properties of their names, such as key.
 	if (name === "key") node.$key = value;
 	else if (name.startsWith("on")) node[name] = value;
-	else if (PROPERTIES.includes(name)) node[name] = value ?? "";
+	else if (["value", "checked"].includes(name)) node[name] = value ?? "";
 	else if (name === "top") node.style.top = value;
 	else if (value == null || value === false) node.removeAttribute(name);
 	else node.setAttribute(name, value === true ? "" : value);

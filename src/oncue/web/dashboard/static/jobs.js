@@ -5,10 +5,8 @@ import {both, count, fromField, moment, num, span, title, toField, when} from ".
 
 const TIMES = ["due_after", "due_before", "finished_after", "finished_before"], MORE = ["key", "group", ...TIMES];
 
-const filter = ({cursor, ...rest}) => rest;
 const looks = job => job.late ? "late" : job.state === "scheduled" && job.blocked_by ? "blocked" : job.state;
 const since = (from, to) => from && to && span(Math.max(0, Date.parse(to) - Date.parse(from)));
-const lines = text => text.trim().split("\n");
 
 // What can be done to a job in this state; to many, whatever they are.
 const FITS = {retry: "discarded cancelled", cancel: "scheduled running"};
@@ -28,7 +26,7 @@ function form(params, tasks) {
 		for (const name of TIMES) given[name] = fromField(given[name]);
 		location.hash = p.href(["jobs"], {...given, state: params.state});
 	};
-	const field = (name, text = title(name), more = {}) => p.field(text, name, {value: params[name] ?? "", ...more});
+	const field = (name, text = title(name), more) => p.field(text, name, {value: params[name] ?? "", ...more});
 	return h("form.card.filter", {key: JSON.stringify(params), role: "search", "aria-label": "Filter jobs", onsubmit: submit},
 		field("task", "Task", {list: "tasks"}), field("queue"), field("text", "Text in arguments or error"),
 		h("datalist", {id: "tasks"}, tasks.map(value => h("option", {value}))),
@@ -38,7 +36,7 @@ function form(params, tasks) {
 }
 
 function toolbar({picked}, ctx) {
-	const params = filter(ctx.params), any = picked.size || Object.keys(params).length;
+	const {cursor, ...params} = ctx.params, any = picked.size || Object.keys(params).length;
 	const about = Object.entries(params).map(([name, value]) => `${title(name)}: ${value}`).join(", ");
 	const run = async action => {
 		if (!await p.act(action, picked.size ? "" : about, picked.size ? {ids: [...picked]} : {filter: params})) return;
@@ -59,7 +57,7 @@ function columns({items, picked}, ctx) {
 		["Job", "id", "n", p.job], ["State", job => [p.badge(looks(job)), job.attempt > 1 && h("small", ` ${job.attempt}/${job.max_attempts}`)], "one"],
 		["Task", job => [h("b", job.task), job.queue !== "default" && h("small", ` in ${job.queue}`)], "one"],
 		["Key, group", ({key, group}) => [key, key && group && h("br"), group && h("small", `group ${group}`)], "cut"], ["When", timing, "one"],
-		["Note", job => job.error ? lines(job.error).at(-1) : job.reason ?? (job.blocked_by && `behind ${job.blocked_by}`), "cut"],
+		["Note", job => job.error ? job.error.trim().split("\n").at(-1) : job.reason ?? (job.blocked_by && `behind ${job.blocked_by}`), "cut"],
 	];
 }
 

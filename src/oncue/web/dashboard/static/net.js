@@ -21,7 +21,7 @@ export async function api(path, body, signal) {
 	}
 	const answer = await response.json().catch(() => null);
 	if (response.ok) return answer;
-	throw problem(response.status, answer?.detail ?? answer?.title ?? `The server answered ${response.status}.`);
+	throw problem(response.status, answer?.detail ?? `The server answered ${response.status}.`);
 }
 
 export const live = {state: "connecting", news: performance.now()};

@@ -22,8 +22,7 @@ export function href(parts, params = {}) {
 export const link = (parts, text, params) => h("a", {href: href(parts, params)}, text);
 export const job = id => id == null ? "–" : link(["job", id], `#${id}`);
 
-const text = value => value == null ? "" : typeof value === "object" ? JSON.stringify(value) : value;
-const cellOf = (row, cell, format = text) => typeof cell === "function" ? cell(row) : format(row[cell]);
+const text = value => value && typeof value === "object" ? JSON.stringify(value) : value;
 
 // What may be wider or higher than its place: keys scroll it too.
 export const scroll = (label, ...kids) => h("div.scroll", {key: label, tabindex: 0, role: "region", "aria-label": label}, kids);
@@ -34,7 +33,7 @@ export function table(label, given, rows, empty) {
 	const columns = given.map(column => Array.isArray(column) ? column : [title(column), column]);
 	return scroll(label, h("table",
 		h("thead", h("tr", columns.map(([name, , look = ""]) => h(`th.${look}`, {scope: "col"}, name)))),
-		h("tbody", rows.map((row, i) => h("tr", {key: row.id ?? row.name ?? i}, columns.map(([, cell, look = "", format]) => h(`td.${look}`, cellOf(row, cell, format))))))));
+		h("tbody", rows.map((row, i) => h("tr", {key: row.id ?? row.name ?? i}, columns.map(([, cell, look = "", format = text]) => h(`td.${look}`, typeof cell === "function" ? cell(row) : format(row[cell]))))))));
 }
 
 export const facts = (...pairs) => h("dl", pairs.map(([name, value]) => value != null && value !== "" && h("div", h("dt", name), h("dd", value))));
@@ -42,7 +41,7 @@ export const card = (title, look, ...kids) => h(`section.card.${look}`, {key: ti
 export const chips = ({params}, view, states) => h("nav.row", {"aria-label": "States"}, ["", ...states].map(state =>
 	h("a.chip", {href: href([view], {...params, cursor: "", state}), "aria-current": state === (params.state ?? "") && "true"}, title(state || "all"))));
 export const acts = (...kids) => may("operate") && h("div.row", {role: "group", "aria-label": "Actions"}, kids);
-export const pages = (next, params, view, text = "Next page") => h("p.row",
+export const pages = (next, params, view, text = "Next page") => (next || params.cursor) && h("p.row",
 	params.cursor && link([view], "First page", {...params, cursor: ""}), next && link([view], text, {...params, cursor: next}));
 export const life = events => h("ol.life", events.map(({at, what, text, more}) => h("li", h("small", moment(at)), h("b", title(what)), " ", text, more)));
 
@@ -66,15 +65,13 @@ export const ask = (title, text, yes, look, fields = []) => new Promise(done => 
 
 export const field = (label, name, more) => h("label", label, h("input", {name, autocomplete: "off", ...more}));
 
-const later = () => [
-	field("At (your time)", "at", {type: "datetime-local", step: 1}),
-	field("or in so many minutes", "minutes", {type: "number", min: 0, step: "any", value: 5}),
-];
-
 export const ACTIONS = {
 	"run-now": ["Run now", "Due at once."],
 	retry: ["Retry", "Fresh attempts, with the same arguments."],
-	reschedule: ["Reschedule", "Another due time.", "", later],
+	reschedule: ["Reschedule", "Another due time.", "", () => [
+		field("At (your time)", "at", {type: "datetime-local", step: 1}),
+		field("or in so many minutes", "minutes", {type: "number", min: 0, step: "any", value: 5}),
+	]],
 	cancel: ["Cancel", "What has not started never runs. What runs is asked to stop.", "danger"],
 };
 

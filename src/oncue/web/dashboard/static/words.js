@@ -4,7 +4,7 @@ import {h} from "./dom.js";
 let shift = 0; // the server's clock minus this one, in ms
 
 export const setNow = iso => {shift = Date.parse(iso) - Date.now();};
-export const now = () => Date.now() + shift;
+const now = () => Date.now() + shift;
 export const num = n => n == null ? "–" : n.toLocaleString("en");
 export const title = name => name[0].toUpperCase() + name.slice(1).replace(/[_-]/g, " ");
 export const short = n => n < 1e5 ? num(n) : n.toLocaleString("en", {notation: "compact", maximumSignificantDigits: 3});
