@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -18,6 +17,7 @@ import msgspec
 from oncue.clock import SECOND, from_us, seconds_to_us
 from oncue.errors import ConfigError, StoreError
 from oncue.store.steps import chats, watch
+from oncue.telling import PATIENCE, host, tell, why
 from oncue.why import seconds
 from oncue.words import counted
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("oncue.alerts")
 EVERY = 15.0
 """Seconds between two looks of a process."""
-_PATIENCE = 20.0
 _UNSWEPT = 600 * SECOND
 _LEAST = {"after": 0, "within": 1, "repeat": 1, "jobs": 1, "at_least": 1, "conversations": 1}
 
@@ -52,7 +51,7 @@ class Alert(msgspec.Struct, frozen=True):
 
 
 Target = str | Callable[[Alert], Awaitable[None] | None]
-"""Who is told: a URL to which the alert is posted as JSON, or a function."""
+"""Who is told: a URL to which the alert is posted as JSON, or a function; a plain one is called in a thread."""
 
 
 class Rule(Protocol):
@@ -136,7 +135,7 @@ class Discards(_Rule):
 class Workers(_Rule):
     """Fewer than ``at_least`` workers are alive, or one died with jobs in hand in the last ``within`` seconds.
 
-    Somebody has to be alive to see it: another worker, a process that sweeps, or a cron that calls the route.
+    Somebody has to be alive to see it: another worker, `oncue serve`, or a cron that calls the route.
     """
 
     name: str = "workers"
@@ -233,7 +232,7 @@ class Alerts:
                 raise ConfigError(f"There is an alert {rule.name!r} already. Give one of them another name=...")
             if target is None:
                 raise ConfigError(f"The alert {rule.name!r} has nobody to tell: give to= a URL or a function.")
-            if isinstance(target, str) and (urlsplit(target).scheme not in ("http", "https") or not _host(target)):
+            if isinstance(target, str) and (urlsplit(target).scheme not in ("http", "https") or not host(target)):
                 raise ConfigError(f"The alert {rule.name!r} is told to a URL such as https://example.com/hook.")
             if not isinstance(target, str) and not callable(target):
                 raise ConfigError(f"The alert {rule.name!r} is told to a URL or a function, not {target!r}.")
@@ -270,31 +269,35 @@ class Alerts:
             return None
         alert = _alert(app.name, mine)
         try:
-            async with asyncio.timeout(_PATIENCE):
-                await _tell(target, alert)
+            async with asyncio.timeout(PATIENCE):
+                await tell(target, alert)
         except Exception as error:
             wait = seconds(max(0, (mine.busy_until or now) - now))
-            log.error("the alert could not be told; again in %s: %s (%s)", wait, alert.text, _why(error, target))
+            log.error("the alert could not be told; again in %s: %s (%s)", wait, alert.text, why(error, target))
             return None
         await app.store.change(lambda: watch.told_alert(app.name, mine, now))
         return alert
 
     @contextlib.asynccontextmanager
-    async def watching(self, ready: asyncio.Event, every: float = EVERY) -> AsyncIterator[None]:
-        """For the length of an ``async with`` block look every so many seconds, once ``ready``: a worker that is about
-        to register is not missing."""
+    async def watching(self, ready: asyncio.Event | None = None, every: float | None = None) -> AsyncIterator[None]:
+        """For the length of an ``async with`` block look every so many seconds (``EVERY``).
+
+        First once ``ready``: a worker that is about to register is not missing. None: after the first pause, in which
+        the workers of other processes may start.
+        """
         if not self.rules:
             yield
             return
+        pause = EVERY if every is None else every
 
         async def look_on() -> None:
-            await ready.wait()
+            await (asyncio.sleep(pause) if ready is None else ready.wait())
             while True:
                 try:
                     await self.run_once()
                 except StoreError as error:
                     log.error("alerts can't be looked after now: %s", error)
-                await asyncio.sleep(every)
+                await asyncio.sleep(pause)
 
         watcher = asyncio.create_task(look_on())
         try:
@@ -324,73 +327,3 @@ def _alert(app: str, row: watch.AlertRow) -> Alert:
     again = row.told_at is not None
     text = f"OnCue ({app}): {row.name}{' still' if again else ''}: {row.found}."
     return Alert(id, app, row.name, "firing", text, row.found, since, again=again)
-
-
-async def _tell(target: Target, alert: Alert) -> None:
-    if isinstance(target, str):
-        await _post(target, msgspec.json.encode(alert))
-        return
-    answer = target(alert)
-    if inspect.isawaitable(answer):
-        await answer
-
-
-async def _post(url: str, body: bytes) -> None:
-    """Post JSON; anything but a 2xx raises."""
-    headers = {"Content-Type": "application/json", "User-Agent": "oncue"}
-    try:
-        import httpx
-    except ModuleNotFoundError:
-        await asyncio.to_thread(_post_in_thread, url, body, headers)
-        return
-    # A redirect is no 2xx and not followed; what it says besides, however long, is not read.
-    with _unlogged(str(httpx.URL(url))):
-        async with (
-            httpx.AsyncClient(timeout=_PATIENCE / 2) as client,
-            client.stream("POST", url, content=body, headers=headers) as answer,
-        ):
-            if not answer.is_success:
-                raise OSError(f"it answered {answer.status_code}")
-
-
-@contextlib.contextmanager
-def _unlogged(url: str) -> Iterator[None]:
-    """Keep a hook's address, which is its password, out of what httpx logs of its requests."""
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return url not in record.getMessage()
-
-    logger = logging.getLogger("httpx")
-    logger.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_other)
-
-
-def _post_in_thread(url: str, body: bytes, headers: dict[str, str]) -> None:
-    import urllib.error
-    import urllib.request
-
-    class Stay(urllib.request.HTTPRedirectHandler):
-        # It would be asked by GET there, without the alert, and its 200 be taken for a proof that somebody was told.
-        def redirect_request(self, *_: object) -> None:
-            return None
-
-    request = urllib.request.Request(url, body, headers)  # noqa: S310 - an alert's URL is http or https
-    try:
-        with urllib.request.build_opener(Stay).open(request, timeout=_PATIENCE / 2):
-            pass
-    except urllib.error.HTTPError as error:
-        raise OSError(f"it answered {error.code}") from None
-
-
-def _why(error: Exception, target: Target) -> str:
-    # A hook's address is its password: no more than the host is shown.
-    if not isinstance(target, str):
-        return f"{type(error).__name__}: {error}"
-    return f"{_host(target)}: {type(error).__name__}" + (f": {error}" if type(error) is OSError else "")
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or ""

@@ -87,7 +87,7 @@ class OnCue(Declarations):
         # Where a server keeps the time, its time.
         self.clock = clock = self.store.clock
         self.wake = open_wake(wake, url, self.store.announce)
-        self.jobs = Jobs(self.store, self.wake, clock)
+        self.jobs = Jobs(self.store, self.wake, clock, lambda: self.policy)
         self.results = Results(self.store, self.wake)
         self.recurring = Recurring(self.store, self.wake, clock)
 

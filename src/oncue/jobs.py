@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -11,6 +11,7 @@ import msgspec
 from oncue.clock import SECOND, Clock
 from oncue.errors import InvalidJob, UnknownJob
 from oncue.job import State
+from oncue.limits import Policy
 from oncue.store import Store, WorkerRow
 from oncue.task import MAX_ID, checked_name
 from oncue.wake import Wake
@@ -26,8 +27,8 @@ _STATES: tuple[str, ...] = get_args(State)
 class Jobs:
     """The jobs of an application, to look at and to steer."""
 
-    def __init__(self, store: Store, wake: Wake, clock: Clock) -> None:
-        self._store, self._wake, self._clock = store, wake, clock
+    def __init__(self, store: Store, wake: Wake, clock: Clock, policy: Callable[[], Policy] = Policy) -> None:
+        self._store, self._wake, self._clock, self._policy = store, wake, clock, policy
 
     async def get(self, id: int) -> JobView | None:
         """Return a job, waiting, running or final; None where there is none (any more)."""
@@ -71,7 +72,7 @@ class Jobs:
         """Return in plain English why a job does not run now, or what became of it."""
         from oncue.why import why
 
-        return await why(job, self._store, self._clock.now(), await self.workers())
+        return await why(job, self._store, self._clock.now(), await self.workers(), self._policy())
 
     async def workers(self) -> Sequence[WorkerView]:
         """Return the registered workers, and whether each is alive."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from oncue.clock import SECOND, from_us
 from oncue.job import FINAL, GROUP, KEY
+from oncue.limits import Policy
 from oncue.store import Store
 from oncue.store.choose import LIMIT
 from oncue.store.steps import operate, watch
@@ -13,10 +14,15 @@ from oncue.store.views import JobView, WorkerView
 
 _CAP = "cap:"
 _UNTAKEN = 10 * SECOND
+_TENTH = SECOND // 10
+_UNKNOWN = Policy()
 
 
-async def why(job: JobView, store: Store, now: int, workers: Sequence[WorkerView]) -> str:
-    """Return why ``job`` does not run at ``now`` (microseconds since the epoch), or what became of it."""
+async def why(job: JobView, store: Store, now: int, workers: Sequence[WorkerView], policy: Policy = _UNKNOWN) -> str:
+    """Return why ``job`` does not run at ``now`` (microseconds since the epoch), or what became of it.
+
+    ``policy``: the limits that are known here; the store holds no rates.
+    """
     if job.state in FINAL:
         return job.reason or f"it is {job.state}"
     if job.state == "running":
@@ -25,7 +31,7 @@ async def why(job: JobView, store: Store, now: int, workers: Sequence[WorkerView
         return await _blocked(job, store, now)
     reasons = []
     if job.eligible_at > now:
-        reasons.append(_later(job, job.eligible_at, now))
+        reasons.append(_later(job, job.eligible_at, now, policy))
     if any(one.what == "queue" and one.name == job.queue for one in await store.look(watch.paused)):
         reasons.append(f"its queue {job.queue!r} is paused (`oncue queues resume {job.queue}`)")
     reasons += await _pauses(job, store)
@@ -106,10 +112,14 @@ async def _blocked(job: JobView, store: Store, now: int) -> str:
     return f"it waits behind job {holder.id} of the same {what}, which {state}"
 
 
-def _later(job: JobView, eligible_at: int, now: int) -> str:
-    when = f"{from_us(eligible_at):%Y-%m-%d %H:%M:%S} UTC, in {seconds(eligible_at - now)}"
+def _later(job: JobView, eligible_at: int, now: int, policy: Policy) -> str:
+    # To a tenth of a second, rounded up: at that time it may start indeed.
+    moment = f"{from_us(-(-eligible_at // _TENTH) * _TENTH):%Y-%m-%d %H:%M:%S.%f}"[:-5]
+    when = f"{moment} UTC, in {seconds(eligible_at - now)}"
     if job.blocked_by is not None and job.blocked_by.startswith(LIMIT):
-        return f"the rate limit of {_owner(job.blocked_by.removeprefix(LIMIT))} lets it start at {when}"
+        name = job.blocked_by.removeprefix(LIMIT)
+        rate = dict(policy.rates(job.task, job.queue, job.group)).get(name)
+        return f"the rate limit of {_owner(name)}{'' if rate is None else f' ({rate})'} lets it start at {when}"
     if job.scheduled_at >= eligible_at:
         return f"it is due at {when}"
     return f"it was due before, and may be claimed at {when}"

@@ -368,3 +368,29 @@ async def test_a_drain_and_a_sweep_tell_too(app: OnCue, clock: TestClock) -> Non
     assert [one.state for one in told] == ["firing", "recovered"]
     assert told[1].ended is not None
     assert clock.now() % SECOND == 0
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_a_function_that_blocks_holds_up_nothing_else(
+    app: OnCue, monkeypatch: pytest.MonkeyPatch, *, comes_back: bool
+) -> None:
+    begun, go_on, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
+    told: list[str] = []
+
+    def tell(alert: Alert) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        if go_on.wait(20):
+            told.append(alert.state)
+
+    if not comes_back:
+        monkeypatch.setattr("oncue.alerts.PATIENCE", 0.01)
+    app.alert(Something(), to=tell)
+    async with app:
+        looking = asyncio.create_task(app.alerts.run_once())
+        await begun.wait()
+        if comes_back:
+            assert not told
+            go_on.set()
+        assert len(await looking) == comes_back
+        assert told == ["firing"] * comes_back
+    go_on.set()

@@ -82,9 +82,9 @@ def test_preview_without_a_zone_is_in_utc_and_needs_no_database(stage: Stage) ->
         ([], 2, "NAME"),
         (["nightly", "--cron", "* * * * *"], 2, "one of them"),
         (["nightly", "--timezone", "UTC"], 2, "--timezone goes with --cron"),
-        (["--cron", "61 * * * *"], 1, "61"),
-        (["--cron", "0 0 30 2 *"], 1, "never fires"),
-        (["--cron", "* * * * *", "--timezone", "Mars/Base"], 1, "Mars/Base"),
+        (["--cron", "61 * * * *"], 2, "61"),
+        (["--cron", "0 0 30 2 *"], 2, "never fires"),
+        (["--cron", "* * * * *", "--timezone", "Mars/Base"], 2, "Mars/Base"),
         (["weekly"], 1, "There is no schedule 'weekly'. Stored are: nightly."),
     ],
 )

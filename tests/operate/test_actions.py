@@ -282,6 +282,64 @@ async def test_a_life_says_no_start_where_there_was_none_and_no_ack_of_a_dead_wo
     assert "acked" not in life[-2].text
 
 
+async def test_what_was_cancelled_between_attempts_keeps_its_error_and_tells_of_its_end(
+    operator: Operator, app: OnCue, clock: TestClock
+) -> None:
+    id = (await app.schedule(app.tasks["again"].call())).id
+    await app.drain()
+    clock.advance(0.001)
+    counted = await operator.count("cancel", Filter(task="again"))
+    await operator.act_on_many("cancel", Filter(task="again"), counted.token, counted.count, at=None, delay=None)
+    found = await operator.job(id)
+    assert [one.event for one in found.life][-4:] == ["started", "failed", "asked", "cancelled"]
+    assert found.life[-1].text.endswith("cancelled before it ran")
+    assert [(one.attempt, one.outcome) for one in found.attempts] == [(1, "retried")]
+    await operator.act("retry", id)
+    (first,) = (await operator.job(id)).attempts
+    assert (first.outcome, first.error) == ("retried", "ValueError: not yet")
+    await app.drain()
+    assert [one.attempt for one in (await operator.job(id)).attempts] == [1, 2]
+
+
+async def test_a_life_tells_what_was_done_to_many_that_the_job_was_among(
+    operator: Operator, app: OnCue, clock: TestClock
+) -> None:
+    async def do(action: actions.Action) -> None:
+        clock.advance(1)
+        one = Filter(task="fail")
+        counted = await operator.count(action, one)
+        await operator.act_on_many(action, one, counted.token, counted.count, at=None, delay=None)
+
+    ids = [(await app.schedule(app.tasks["fail"].call(), delay=60)).id for _ in range(3)]
+    await do("run-now")
+    await app.drain()
+    await do("retry")
+    other = (await app.schedule(app.tasks["note"].call())).id
+    await do("cancel")
+    said = [one.text for one in (await operator.job(ids[0])).life if one.event == "asked"]
+    assert said == [
+        "it was asked to run now by cli:ana, with 2 others",
+        "it was put back by cli:ana, with 2 others",
+        "it was asked to be cancelled by cli:ana, with 2 others",
+    ]
+    assert "asked" not in {one.event for one in (await operator.job(other)).life}
+
+
+async def test_what_never_ran_has_no_start(operator: Operator, app: OnCue, clock: TestClock) -> None:
+    note = app.tasks["note"]
+    cancelled = (await app.schedule(note.call())).id
+    skipped = (await app.schedule(note.call(), max_late=1, when_late="skip")).id
+    ran = (await app.schedule(note.call(), delay=60)).id
+    clock.advance(60)
+    await operator.act("cancel", cancelled)
+    await app.drain()
+    page = await operator.page(Filter(task="note"))
+    started = {one.id: one.started_at is not None for one in page.items}
+    assert started == {cancelled: False, skipped: False, ran: True}
+    for id, was_started in started.items():
+        assert ((await operator.job(id)).job.started_at is not None) is was_started
+
+
 async def test_who_asked_for_a_job_by_http_stands_in_its_life_also_once_it_was_put_back(
     operator: Operator, app: OnCue
 ) -> None:

@@ -7,13 +7,13 @@ import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
 from oncue import OnCue, Scheduled
-from oncue.operate import Operator, events
+from oncue.operate import Filter, Operator, events
 from oncue.operate.events import Event, Watcher
 from oncue.testing import TestClock
 from tests.operate.conftest import declare
@@ -57,6 +57,22 @@ async def test_a_new_job_and_the_counts_are_told(app: OnCue, operator: Operator,
     await app.cancel(id=handle.id)
     _, event = await _next(listening, "job")
     assert '"state":"cancelled"' in event.data
+    await listening.aclose()
+
+
+async def test_a_job_between_attempts_is_told_with_its_error_as_in_a_list(
+    app: OnCue, operator: Operator, watcher: Watcher
+) -> None:
+    listening = watcher.listen(None, operator.jobs)
+    await _next(listening, "overview")
+    await app.schedule(app.tasks["again"].call())
+    await app.drain()
+    async with asyncio.timeout(20):
+        told: dict[str, Any] = {}
+        while (told.get("state"), told.get("attempt")) != ("scheduled", 1):
+            told = msgspec.json.decode((await _next(listening, "job"))[1].data)
+    assert told["error"] == "ValueError: not yet"
+    assert told == msgspec.to_builtins((await operator.page(Filter(task="again"))).items[0])
     await listening.aclose()
 
 

@@ -14,12 +14,13 @@ import pytest
 
 from oncue import OnCue
 from oncue.clock import from_us
-from oncue.errors import NotOpen
-from oncue.operate import Operator, checks
+from oncue.errors import NotOpen, StoreUnavailable
+from oncue.operate import Operator, checks, overview
 from oncue.operate.overview import Kept, Look
 from oncue.operate.shape import iso
 from oncue.store.operating import MinuteRow
 from oncue.store.steps import operate
+from oncue.store.views import Check
 from oncue.testing import TestClock
 
 S = 1_000_000
@@ -120,6 +121,39 @@ async def test_what_takes_long_is_got_in_the_background() -> None:
         assert kept._asking is not None
         assert await kept._asking == number + 1
         assert await kept.get() == number + 1
+
+
+async def test_a_database_that_stalled_once_freezes_nothing_for_minutes() -> None:
+    asked = Asked(took=9.0)
+    kept = asked.kept()
+    assert await kept.get() == 1
+    asked.took = 0.02
+    asked.time += 61
+    assert await kept.get() == 1
+    assert kept._asking is not None
+    await kept._asking
+    assert await kept.get() == 2
+
+
+async def test_what_could_not_be_asked_is_asked_anew_by_the_next(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, away = 0.0, ["no answer in time"]
+
+    async def schema(_: OnCue) -> Check:
+        nonlocal seconds
+        seconds += 10
+        if away:
+            raise StoreUnavailable(away.pop())
+        return Check("schema", "ok", "it is back")
+
+    monkeypatch.setitem(overview._REST, "schema", schema)
+    monkeypatch.setattr(operator.look._checks, "_now", lambda: seconds)
+    for state, found in (("fail", "no answer in time"), ("ok", "it is back")):
+        assert [(one.state, one.found) for one in await operator.checks() if one.name == "schema"] == [(state, found)]
+    # What all could tell is kept.
+    await operator.checks()
+    assert seconds == 20
 
 
 async def test_nobody_is_told_what_was_so_long_ago() -> None:

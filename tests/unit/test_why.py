@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from oncue import Limit, OnCue
-from oncue.clock import SECOND
+from oncue.clock import SECOND, from_us
 from oncue.errors import NoDatabase, SchemaTooNew, SchemaTooOld, StoreCorrupt
 from oncue.planner import Planner
 from oncue.store import Claim, WorkerRow
@@ -137,7 +137,11 @@ async def test_a_job_over_its_limit_or_cap_says_so(app: OnCue) -> None:
 
     jobs = [await app.schedule(task.call()) for task in (limited, limited, capped, capped)]
     await claim(app)
-    assert "the rate limit of task 'limited'" in await why(app, jobs[1].id)
+    job = await found(app, jobs[1].id)
+    assert job.eligible_at is not None
+    until = from_us(-(-job.eligible_at // 100_000) * 100_000)
+    said = f"the rate limit of task 'limited' (1/3600s) lets it start at {until:%Y-%m-%d %H:%M:%S}.{until:%f}"
+    assert said[:-5] + " UTC, in 60 min" in await why(app, jobs[1].id)
     assert await why(app, jobs[3].id) == "as many jobs of task 'capped' run as its concurrency allows"
 
 

@@ -245,7 +245,11 @@ def test_many_are_counted_first_and_done_once_confirmed(served: Served) -> None:
     assert served.get(f"/jobs/{late}")["job"]["state"] == "scheduled"
     (line,) = [line for line in served.get("/audit")["items"] if line["target"] == "jobs"]
     assert (line["action"], line["count"], line["detail"]["filter"]) == ("cancel", 3, {"queue": "default"})
-    served.post("/jobs/many", {"action": "cancel", "filter": {}}, 409)
+    for filter in ({}, {"late": "false"}, {"task": ""}):
+        served.post("/jobs/many", {"action": "cancel", "filter": filter}, 422)
+    # Nothing is left out in silence: it would be put back at once.
+    for when in ({"delay": 3600}, {"at": "2030-01-01T00:00:00Z"}):
+        served.post("/jobs/many", {"action": "retry", "filter": {"queue": "default"}, **when}, 422)
     served.post("/jobs/many", {"action": "cancel", "filter": {"odd": "x"}}, 422)
     served.post("/jobs/many", {"action": "cancel", "filter": {"queue": "default", "late": ""}}, 422)
 

@@ -12,7 +12,7 @@ import msgspec
 from oncue.cli.common import Commands, as_json, database, fail, operating, run
 from oncue.cli.output import plain, record_of, show, tell, to_json
 from oncue.clock import SystemClock
-from oncue.cron import parse_schedule
+from oncue.cron import InvalidCron, Schedule, parse_schedule
 from oncue.errors import UnknownSchedule
 from oncue.operate import Operator
 from oncue.operate.flows import FIRES
@@ -90,7 +90,7 @@ def preview(
     if name is not None:
         found = _asked(name, database, lambda operator: operator.flows.preview(name, count))
     else:
-        found = coming(parse_schedule(expression or "", timezone or "UTC"), count, SystemClock().now())
+        found = coming(_parsed(expression or "", timezone or "UTC"), count, SystemClock().now())
     if as_json:
         click.echo(to_json(msgspec.to_builtins(found)))
         return
@@ -99,6 +99,14 @@ def preview(
         for fire in found
     ]
     show(records, ("local", "utc", "note"), False, empty="it never fires again")
+
+
+def _parsed(expression: str, timezone: str) -> Schedule:
+    try:
+        return parse_schedule(expression, timezone)
+    except InvalidCron as error:
+        # Written wrongly, as any other option's value.
+        raise click.UsageError(str(error)) from error
 
 
 @schedules.command()

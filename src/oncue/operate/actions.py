@@ -130,7 +130,8 @@ class Actions:
         now, request = self._app.clock.now(), f"many:{secrets.token_hex(16)}"
         ids = await self._matching(action, filter, question.last + 1)
         shown: dict[str, Any] = {"filter": msgspec.to_builtins(filter), "at": None if due is None else iso(due)}
-        start = self.line(action, "jobs", 0, **shown)
+        # By its time, what was done to each job is known to be of this.
+        start = self.line(action, "jobs", 0, now, **shown)
         await self._app.store.change(lambda: operate.add_audit(start, request))
         refused: list[Refused] = []
         done = total = 0

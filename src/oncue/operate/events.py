@@ -14,6 +14,7 @@ import msgspec
 from oncue.clock import SECOND
 from oncue.errors import NotOpen, StoreError
 from oncue.job import FINAL
+from oncue.operate.jobs import Said, views
 from oncue.operate.views import Health, Overview
 from oncue.store.steps import Steps, overview, read
 from oncue.store.views import JobView
@@ -49,7 +50,7 @@ class _Seen(NamedTuple):
 
     last: int
     found: dict[int, overview.Change]
-    views: list[JobView]
+    views: list[tuple[JobView, Said | None]]
     more: bool
 
 
@@ -183,7 +184,7 @@ class Watcher:
     async def _tick(self, reader: JobReader, *, first: bool, heard: bool) -> None:
         now = self._app.clock.now()
         seen = await self._app.store.look(lambda: self._changes(now, first))
-        told = [reader.summary(view, None, now) for view in sorted(seen.views, key=lambda view: view.id)]
+        told = [reader.summary(view, said, now) for view, said in reversed(seen.views)]
         # From here on nothing fails: what is taken as seen is told.
         self._last_id = seen.last
         self._known.update(seen.found)
@@ -223,6 +224,6 @@ class Watcher:
         fresh = set(new)
         moved = [id for id, one in found.items() if (id in fresh or id in running or id in self._known)
                  and self._known.get(id) != one]  # fmt: skip
-        views = (yield from read.list_jobs(A_TICK, ids=moved[:A_TICK])) if moved else []
+        told = (yield from views(moved[:A_TICK])) if moved else []
         cut = len(moved) > A_TICK or any(len(ids) >= A_TICK for ids in (new, running, coming))
-        return _Seen(max(before, last), found, list(views), cut)
+        return _Seen(max(before, last), found, told, cut)

@@ -15,7 +15,7 @@ from oncue.operate.shape import from_iso, iso, maybe_iso
 from oncue.operate.views import Attempt, JobDetail, JobLife, JobPage, JobRow, JobSummary, LifeEvent, Scanned
 from oncue.redaction import Redaction
 from oncue.store.operating import AuditRow
-from oncue.store.steps import operate, overview, read
+from oncue.store.steps import Steps, operate, overview, read
 from oncue.store.views import AttemptView, JobView
 from oncue.task import MAX_ID
 from oncue.why import seconds
@@ -28,6 +28,9 @@ _LATE_ENOUGH = 1_000
 _SHOWN = 400
 # One that looks every few seconds whether something has come, and snoozes, has thousands a day.
 _MOST_ATTEMPTS = 100
+_MANY = 200
+Said = tuple[str | None, str | None]
+"""An attempt's error and reason."""
 _FIRST_OF_KIND = {"retried": "failed", "discarded": "failed", "completed": "completed", "cancelled": "cancelled"}
 _ACTS = {
     "run-now": "was asked to run now",
@@ -36,6 +39,14 @@ _ACTS = {
     "reschedule": "was moved",
     "schedule": "was asked for",
 }
+
+
+def views(ids: Sequence[int]) -> Steps[list[tuple[JobView, Said | None]]]:
+    """Return these jobs, the highest id first, each with what its last attempt said where it waits for the next."""
+    found = yield from read.list_jobs(len(ids), ids=list(ids))
+    again = [view.id for view in found if view.state not in FINAL and view.attempt]
+    errors = (yield from overview.last_errors(again)) if again else {}
+    return [(view, errors.get(view.id)) for view in found]
 
 
 class JobReader:
@@ -55,17 +66,8 @@ class JobReader:
             scanned = msgspec.UNSET
         return JobPage(items, str(found.start) if found.more else None, scanned)
 
-    async def _views(self, ids: Sequence[int]) -> list[tuple[JobView, tuple[str | None, str | None] | None]]:
-        if not ids:
-            return []
-
-        def steps() -> Any:
-            views = yield from read.list_jobs(len(ids), ids=list(ids))
-            again = [view.id for view in views if view.state not in FINAL and view.attempt]
-            return views, (yield from overview.last_errors(again)) if again else {}
-
-        views, errors = await self._app.store.look(steps)
-        return [(view, errors.get(view.id)) for view in views]
+    async def _views(self, ids: Sequence[int]) -> list[tuple[JobView, Said | None]]:
+        return await self._app.store.look(lambda: views(ids)) if ids else []
 
     def shows(self, filter: Filter) -> Shows | None:
         """Return what keeps a search for a text to what is shown, where something is hidden; else None."""
@@ -78,7 +80,7 @@ class JobReader:
 
         return shows
 
-    def _shows(self, view: JobView, wanted: str, error: tuple[str | None, str | None] | None) -> bool:
+    def _shows(self, view: JobView, wanted: str, error: Said | None) -> bool:
         shown = self._redaction.value([view.args, view.metadata])
         texts = [view.key, view.error, view.reason, *(error or ())]
         said = "\n".join(self._redaction.text(text, view.args, view.metadata) or "" for text in texts)
@@ -91,18 +93,19 @@ class JobReader:
         found = await self._views(ids)
         return [JobRow(**self._summary(view, error, now), **self._given(view)) for view, error in found]
 
-    def summary(self, view: JobView, error: tuple[str | None, str | None] | None, now: int) -> JobSummary:
+    def summary(self, view: JobView, error: Said | None, now: int) -> JobSummary:
         """Return a job as lists show it."""
         return JobSummary(**self._summary(view, error, now))
 
-    def _summary(self, view: JobView, error: tuple[str | None, str | None] | None, now: int) -> dict[str, Any]:
+    def _summary(self, view: JobView, error: Said | None, now: int) -> dict[str, Any]:
         last = (view.error, view.reason) if error is None else error
         hide = self._redaction.text
         shown = hide(last[0], view.args, view.metadata)
         return {
             **{name: getattr(view, name) for name in _SAME},
             "scheduled_at": iso(view.scheduled_at),
-            **{name: maybe_iso(getattr(view, name)) for name in ("eligible_at", "started_at", "finished_at")},
+            **{name: maybe_iso(getattr(view, name)) for name in ("eligible_at", "finished_at")},
+            "started_at": maybe_iso(view.started_at if view.state not in FINAL or _ran(view) else None),
             "late": view.state == "scheduled" and view.scheduled_at <= now - LATE,
             "error": None if shown is None else shown[-_SHOWN:],
             "reason": hide(last[1], view.args, view.metadata),
@@ -116,9 +119,11 @@ class JobReader:
         since = view.attempt - _MOST_ATTEMPTS
         attempts = await self._app.store.look(lambda: read.attempts(id, since))
         done = await self._app.store.look(lambda: operate.audit(100, target=f"job:{id}"))
+        done += _among_many(await self._app.store.look(lambda: operate.audit(_MANY, target="jobs")), view, attempts)
         why = self._redaction.text(await self._app.jobs.why(view), view.args, view.metadata)
         job = self._detail(view, attempts)
-        last = _last_attempt(view, attempts) if view.attempt and view.started_at is not None else []
+        known = {0, *(one.attempt for one in attempts)}
+        last = [] if view.started_at is None else [one for one in _end(view) if one.attempt not in known]
         events = self._events(view, attempts, done)
         return JobLife(job, why or "", events, [self._attempt(one, view) for one in [*attempts, *last]])
 
@@ -165,10 +170,10 @@ class JobReader:
         add(view.created_at, "scheduled", f"{_by(view)}, due {_when(asked)}{moved}{_folded(view)}")
         add(view.created_at, "hint", self._hint(view.created_at, asked))
         # Before what followed at the same instant.
-        for row in reversed(done):
-            add(row.at, "asked", f"it {_ACTS.get(row.action, row.action)} by {row.who}{_to(row)}")
+        for row in sorted(done, key=lambda row: row.id):
+            add(row.at, "asked", f"it {_ACTS.get(row.action, row.action)} by {row.who}{_to(row)}{_with(row)}")
         left_out = view.attempt - _MOST_ATTEMPTS - 2
-        for one in [*attempts, *_last_attempt(view, attempts)]:
+        for one in [*attempts, *_end(view)]:
             if one.claimed_at is not None:
                 add(one.claimed_at, "claimed", _claimed(one), None, one.worker)
             if _ran(one):
@@ -220,6 +225,18 @@ def _to(row: AuditRow) -> str:
     return "" if at is None else f", to {_when(from_iso(at))}"
 
 
+def _with(row: AuditRow) -> str:
+    return f", with {counted(row.count - 1, 'other')}" if row.count > 1 else ""
+
+
+def _among_many(rows: Sequence[AuditRow], view: JobView, attempts: Sequence[AttemptView]) -> list[AuditRow]:
+    """Return the actions on many that this job was among: what they did to it bears their very time."""
+    due = {view.scheduled_at, *(one.scheduled_at for one in attempts)}
+    ended = {one.finished_at for one in [*attempts, *_end(view)] if not _ran(one)}
+    times = {"retry": due, "run-now": due, "cancel": ended}
+    return [row for row in rows if row.count and row.at > view.created_at and row.at in times.get(row.action, ())]
+
+
 def _folded(view: JobView) -> str:
     return f"; {counted(view.folded, 'more call')} of the same key went into it" if view.folded else ""
 
@@ -228,11 +245,11 @@ def _when(us: int | None) -> str:
     return "once what it waits behind is gone" if us is None else f"{from_us(us):%Y-%m-%d %H:%M:%S.%f} UTC"
 
 
-def _ran(one: AttemptView) -> bool:
+def _ran(one: AttemptView | JobView) -> bool:
     """Whether its handler was called: it was not where it began too late, or nobody wanted it any more."""
     # Where a clock stands still, as in a test, the times don't tell.
     unrun = one.outcome in ("skipped", "cancelled") or (one.reason or "").startswith("failed: ")
-    return one.started_at < one.finished_at or not unrun
+    return one.started_at != one.finished_at or not unrun
 
 
 def _claimed(one: AttemptView | JobView) -> str:
@@ -257,11 +274,9 @@ def _ended(one: AttemptView) -> str:
     return f"{text}: {'; '.join(dict.fromkeys(said))}" if said else text
 
 
-def _last_attempt(view: JobView, earlier: Sequence[AttemptView]) -> list[AttemptView]:
-    """Return the attempt that ended the job, which stands in the job's own row; one that never ran, too."""
+def _end(view: JobView) -> list[AttemptView]:
+    """Return what ended the job, of which its own row tells: its last attempt, or a cancel before the next one."""
     if view.state not in FINAL or view.finished_at is None:
-        return []
-    if any(one.attempt == view.attempt for one in earlier) and view.attempt:
         return []
     began = view.finished_at if view.started_at is None else view.started_at
     outcome = view.outcome or view.state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -37,7 +38,8 @@ _WINDOW = 50_000
 
 
 class Kept(Generic[T]):
-    """An answer that is kept for fifty times as long as it took to get, so that asking costs 2% of the time at most.
+    """An answer that is kept for fifty times as long as it took to get, so that asking costs 2% of the time at most;
+    but no longer than ``most`` seconds, as a database that stalled for a moment would freeze it for minutes.
 
     What takes long is got in the background while the last answer goes on to be told; and once, however many ask. An
     answer that nobody has asked for anew in three times that span is told no more: whoever asks then waits, for
@@ -50,9 +52,11 @@ class Kept(Generic[T]):
         least: float = 0.0,
         free: float = 0.01,
         patience: float | None = None,
+        most: float = 60.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask, self._least, self._free, self._patience, self._now = ask, least, free, patience, now
+        self._most, self._partly = most, False
         self._value: T | None = None
         self._until = self._told_until = self._took = 0.0
         self._asking: asyncio.Future[T] | None = None
@@ -83,7 +87,7 @@ class Kept(Generic[T]):
         if before is not None and not before.done() and before.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([before])
         self._began = True
-        began, mine = self._now(), self._forgotten
+        began, mine, self._partly = self._now(), self._forgotten, False
         try:
             value = await self._ask()
         except BaseException:
@@ -94,9 +98,14 @@ class Kept(Generic[T]):
         if mine == self._forgotten:
             ended = self._now()
             self._value, self._took = value, ended - began
-            good_for = max(self._least, _SHARE * self._took if self._took > self._free else 0.0)
+            share = _SHARE * self._took if self._took > self._free and not self._partly else 0.0
+            good_for = max(self._least, min(self._most, share))
             self._until, self._told_until = ended + good_for, ended + _STALE * good_for
         return value
+
+    def partly(self) -> None:
+        """Note that what is being asked can't be told in full just now: it is not kept for long."""
+        self._partly = True
 
     def forget(self) -> None:
         """Ask anew next time: something was changed here, which what is being asked just now may not see."""
@@ -113,7 +122,7 @@ class Look:
         self._app = app
         self._live = Kept(self._ask_live)
         # Of what has ended nothing changes any more, but there may be very much of it: nobody waits long for that.
-        self._final = Kept(self._ask_final, patience=_PATIENCE)
+        self._final = Kept(self._ask_final, patience=_PATIENCE, most=math.inf)
         self._bins = Kept(self._ask_bins)
         self._groups = Kept(self._ask_groups, free=_LONG)
         self._health = Kept(self._ask_health, _HEALTH_SECONDS)
@@ -202,11 +211,15 @@ class Look:
         return Lateness(*_late(rows), int(window)), round(rate, 3)
 
     async def _ask_health(self) -> list[Health]:
-        app, found = self._app, []
-        for name, look in _CHEAP.items():
+        return await self._asked(_CHEAP, self._health)
+
+    async def _asked(self, looks: dict[str, _Look], kept: Kept[list[Health]]) -> list[Health]:
+        found: list[Health] = []
+        for name, look in looks.items():
             try:
-                answer = await look(app)
+                answer = await look(self._app)
             except StoreError as error:
+                kept.partly()
                 answer = Check(name, "FAIL", str(error))
             found += [health(one) for one in ([answer] if isinstance(answer, Check) else answer)]
         return found
@@ -216,14 +229,7 @@ class Look:
         return await self._checks.get()
 
     async def _ask_checks(self) -> list[Health]:
-        app, found = self._app, await self._ask_health()
-        for name, look in _REST.items():
-            try:
-                answer = await look(app)
-            except StoreError as error:
-                answer = Check(name, "FAIL", str(error))
-            found += [health(one) for one in ([answer] if isinstance(answer, Check) else answer)]
-        return found
+        return await self._asked(_CHEAP | _REST, self._checks)
 
 
 async def _store(app: OnCue) -> Sequence[Check]:

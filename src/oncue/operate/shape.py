@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from oncue.clock import FIRST, LAST, iso, to_us
-from oncue.errors import InvalidTime
+from oncue.errors import InvalidTime, NaiveDatetime
 
 __all__ = ["from_iso", "iso", "maybe_iso"]
 
@@ -24,6 +24,8 @@ def from_iso(text: str, *, clamp: bool = False) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise InvalidTime(f"{text!r} is no time: write it as 2026-11-30T17:20:01Z.") from error
-    if moment.tzinfo is not None and (clamp or moment.year >= FIRST.year):
+    if moment.tzinfo is None:
+        raise NaiveDatetime(f"{text!r} has no time zone: write it as 2026-11-30T17:20:01Z, or with +01:00 for Z.")
+    if clamp or moment.year >= FIRST.year:
         return to_us(min(max(moment, FIRST), LAST))
     return to_us(moment)

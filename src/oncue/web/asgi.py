@@ -104,8 +104,8 @@ def web_app(
     ``dashboard_app`` for that and for ``login``.
 
     The application is open for the lifespan of the server; ``worker=False`` leaves the worker out, so that jobs run
-    when the cron route is called. ``/health/ready`` is 503 once the worker has ended. Raises ConfigError as
-    ``cron_app`` does; a database that can't be used fails the server's start.
+    when the cron route is called; alerts are looked after all the same. ``/health/ready`` is 503 once the worker has
+    ended. Raises ConfigError as ``cron_app`` does; a database that can't be used fails the server's start.
     """
     health, webhooks = Health(app, expects_worker=worker), Webhooks(app)
 
@@ -113,7 +113,9 @@ def web_app(
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with app, webhooks.running():
             if not worker:
-                yield
+                # Who else is to tell that no worker is alive?
+                async with app.alerts.watching():
+                    yield
                 return
             async with app.worker(options) as health.service:
                 yield

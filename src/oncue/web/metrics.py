@@ -45,13 +45,15 @@ class Kept(Generic[T]):
     async def get(self) -> T | None:
         """Return the answer; None where the database can't be used."""
         if (began := self._clock()) >= self._good_until:
+            share, least = _SHARE, self._least
             try:
                 async with asyncio.timeout(_PATIENCE):
                     self._answer = await self._ask()
             except (StoreError, TimeoutError):
-                self._answer = None
+                # That it is away is to be said no longer than it is so, or an alert would tell of it for minutes.
+                self._answer, share, least = None, 1, _AT_LEAST
             ended = self._clock()
-            self._good_until = ended + max(self._least, _SHARE * (ended - began))
+            self._good_until = ended + max(least, share * (ended - began))
         return self._answer
 
 

@@ -37,7 +37,7 @@ class Move(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Many(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Do it to all that match. Without ``confirm`` they are only counted, and a ``token`` is returned to send with it.
 
-    The filter must name something. ``at`` or ``delay`` for ``reschedule``.
+    The filter must name something. ``at`` or ``delay`` for ``reschedule`` alone.
     """
 
     action: Action
@@ -73,6 +73,10 @@ async def _many(operator: Operator, asked: Asked) -> ManyCounted | ManyDone:
         filter = from_texts({name: value for name, value in body.filter.items() if value is not None}, Filter)
     except msgspec.ValidationError as error:
         raise BadRequest(422, f"The filter does not fit: {error}.") from error
+    if not filter:
+        raise BadRequest(422, "The filter is empty, and would match every job. Say which ones: by task, state, ...")
+    if body.action != "reschedule" and (body.at, body.delay) != (None, None):
+        raise BadRequest(422, f"`at` and `delay` go with reschedule; {body.action} is done at once.")
     if body.confirm is None:
         return await operator.count(body.action, filter)
     if body.token is None:

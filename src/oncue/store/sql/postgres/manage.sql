@@ -32,14 +32,13 @@ FROM oncue_finished WHERE id = :id::bigint AND state <> 'completed'
 ON CONFLICT DO NOTHING;
 
 -- name: record_finished
+-- What was cancelled between attempts has that of the last one already, with its error.
 INSERT INTO oncue_attempt (job, attempt, outcome, scheduled_at, started_at, finished_at, worker, error, traceback,
                            reason, claimed_at)
 SELECT id, attempt, outcome, scheduled_at, coalesce(started_at, finished_at), finished_at, worker, error, traceback,
        reason, claimed_at
 FROM oncue_finished WHERE id = :id::bigint
-ON CONFLICT (job, attempt) DO UPDATE SET outcome = excluded.outcome, scheduled_at = excluded.scheduled_at,
-  started_at = excluded.started_at, finished_at = excluded.finished_at, worker = excluded.worker,
-  error = excluded.error, traceback = excluded.traceback, reason = excluded.reason, claimed_at = excluded.claimed_at;
+ON CONFLICT DO NOTHING;
 
 -- name: drop_history
 DELETE FROM oncue_finished WHERE id = :id::bigint;

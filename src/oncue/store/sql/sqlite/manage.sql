@@ -30,8 +30,9 @@ FROM oncue_finished WHERE id = :id AND state <> 'completed'
 ON CONFLICT DO NOTHING;
 
 -- name: record_finished
-INSERT OR REPLACE INTO oncue_attempt (job, attempt, outcome, scheduled_at, started_at, finished_at, worker, error,
-                                      traceback, reason, claimed_at)
+-- What was cancelled between attempts has that of the last one already, with its error.
+INSERT OR IGNORE INTO oncue_attempt (job, attempt, outcome, scheduled_at, started_at, finished_at, worker, error,
+                                     traceback, reason, claimed_at)
 SELECT id, attempt, outcome, scheduled_at, coalesce(started_at, finished_at), finished_at, worker, error, traceback,
        reason, claimed_at
 FROM oncue_finished WHERE id = :id;
