@@ -99,9 +99,9 @@ def test_missing_tables_fail(base: Base, doctor: Doctor) -> None:
 
 def test_newer_tables_that_serve_are_a_warning(base: Base, doctor: Doctor) -> None:
     base.run("UPDATE oncue.oncue_counter SET value = value + 1 WHERE name = 'schema'")
-    assert doctor()["database"].state == "warn"
+    assert doctor()["schema"].state == "warn"
     known = f"schema version {VERSION + 1}; this OnCue knows {VERSION} and goes on with it"
-    assert known in doctor()["database"].found
+    assert known in doctor()["schema"].found
     base.run(f"UPDATE oncue.oncue_counter SET value = {VERSION + 1} WHERE name = 'schema_oldest'")
     assert "Upgrade oncue here" in doctor()["database"].found
 

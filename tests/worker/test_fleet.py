@@ -38,15 +38,15 @@ class Rounds:
 
     def __init__(self, app: OnCue) -> None:
         self.asked: list[Claim] = []
-        self.got: list[list[str]] = []
-        """The queues of the jobs that each round claimed."""
+        self.got: list[list[tuple[str, int]]] = []
+        """The queues and ids of the jobs that each round claimed."""
         self.done = asyncio.Event()
         self._claim, app.store.claim = app.store.claim, self._spy  # type: ignore[method-assign]
 
     async def _spy(self, request: Claim) -> Claims:
         found = await self._claim(request)
         self.asked.append(request)
-        self.got.append([job.queue for job in found.jobs])
+        self.got.append([(job.queue, job.id) for job in found.jobs])
         self.done.set()
         return found
 
@@ -78,15 +78,17 @@ async def test_a_saturated_worker_starts_jobs_of_its_queues_by_their_weights(
         )
         async with app.worker(WorkerOptions(concurrency=concurrency, queues=weights)):
             await all_ran.wait()
-    started = Counter[str]()
-    for queues in rounds.got:
-        started.update(queues)
-        if max(started.values()) >= EACH:
+    started, first = Counter[str](), set[tuple[str, int]]()
+    for jobs in rounds.got:
+        started.update(queue for queue, _ in jobs)
+        # On a busy machine some are given back, and claimed once more.
+        first.update(jobs)
+        if max((used_up := Counter(queue for queue, _ in first)).values(), default=0) == EACH:
             break
         assert abs(started["mail"] / 3 - started["default"]) <= 1 / 3 + 1 + 1e-9
     else:
         raise AssertionError("no queue was ever used up")
-    assert started["mail"] == EACH, "the queue with three shares out of four is used up first"
+    assert used_up["mail"] == EACH, "the queue with three shares out of four is used up first"
 
 
 @pytest.mark.parametrize("queues", [None, {"mail", "default"}])
@@ -123,7 +125,7 @@ async def test_the_share_of_an_idle_queue_goes_to_the_others(app: OnCue) -> None
         await app.schedule_many([work.call()] * EACH)
         async with app.worker(WorkerOptions(concurrency=40, queues={"mail": 1000, "default": 0.001})):
             await all_ran.wait()
-    first = next(queues for queues in rounds.got if queues)
+    first = [queue for queue, _ in next(jobs for jobs in rounds.got if jobs)]
     assert first == ["default"] * 40
 
 

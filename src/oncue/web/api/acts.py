@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,7 @@ from oncue.operate.views import Done, Made, ManyCounted, ManyDone
 from oncue.web.api.operation import Asked, BadRequest, Operation, from_texts
 
 KEY = "idempotency-key"
-_LONGEST_KEY = 200
+KEY_PATTERN = "^[!-~]{1,200}$"
 Handler = Callable[[Operator, Asked], Awaitable[Any]]
 
 
@@ -49,8 +50,8 @@ class Many(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 async def _schedule(operator: Operator, asked: Asked) -> tuple[Made, int]:
     given = asked.request.headers.getlist(KEY)
-    if len(given) > 1 or (given and not (0 < len(given[0]) <= _LONGEST_KEY and given[0].isprintable())):
-        raise BadRequest(400, f"Idempotency-Key is given once, with 1 to {_LONGEST_KEY} printable characters.")
+    if len(given) > 1 or (given and not re.match(KEY_PATTERN, given[0])):
+        raise BadRequest(400, "Idempotency-Key is given once, with 1 to 200 printable ASCII characters and no space.")
     wish: Wish = asked.body
     made, new = await operator.schedule(wish, given[0] if given else None)
     return made, 201 if new else 200

@@ -13,7 +13,7 @@ import msgspec
 from oncue.operate import Filter
 from oncue.operate.given import PRINTABLE
 from oncue.task import Task
-from oncue.web.api.acts import Move
+from oncue.web.api.acts import KEY_PATTERN, Move
 from oncue.web.api.narrow import narrow
 from oncue.web.api.operation import Operation
 from oncue.web.api.problems import Problem
@@ -101,7 +101,7 @@ def _described(one: Operation, by_kind: dict[str, Any], components: dict[str, An
             for name, schema in fields.items()
         ]
     parameters += [
-        {"name": name, "in": "header", "required": False, "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"}}
+        {"name": name, "in": "header", "required": False, "schema": {"type": "string", "pattern": KEY_PATTERN}}
         for name in one.headers
     ]
     answers = [by_kind[repr(kind)] for kind in _kinds(one.answer)]
