@@ -14,6 +14,8 @@ from oncue.errors import StoreError
 from oncue.store import LeaseKeeper
 
 log = logging.getLogger("oncue.worker")
+# Of a lease, after a claim that brought jobs: three quarters, but for the moments that it may go on by an earlier look.
+_LEFT = 0.7
 
 
 class Heartbeat:
@@ -34,15 +36,19 @@ class Heartbeat:
         self._turned = self._over_at = time.monotonic()
         self._thread: threading.Thread | None = None
 
-    def active(self, worker: int, began: float) -> None:
-        """Renew this worker's lease from now on; 0 for none. ``began``: when its latest claim did (monotonic)."""
+    def active(self, worker: int, began: float, *, took: bool) -> None:
+        """Renew this worker's lease from now on; 0 for none. ``began``: when its latest claim did (monotonic);
+        ``took``: it brought jobs, and so has left as much of the lease as the first one."""
         if worker == self._worker:
+            if worker and took:
+                # The connection that renews may be the only one that doesn't come through.
+                self._over_at = max(self._over_at, began + self._lease * _LEFT / 1e6)
             return
         self._worker = worker
         if worker:
             self._turned = time.monotonic()
             # The claim that brought the first jobs has left at least so much of the lease, however late its answer is.
-            self._over_at = began + self._lease * 0.75 / 1e6
+            self._over_at = began + self._lease * _LEFT / 1e6
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="oncue-heartbeat", daemon=True)
                 self._thread.start()

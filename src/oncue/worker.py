@@ -291,7 +291,7 @@ class Worker:
         """Do what the claim showed to be needed, and arm the timer."""
         now = self.clock.now()
         if self._heart is not None:
-            self._heart.active(self.id if self.places.runs else 0, began)
+            self._heart.active(self.id if self.places.runs else 0, began, took=bool(found.jobs))
         if self.id == 0 and not self._stopping:
             await self._register()
             self._signal.set()

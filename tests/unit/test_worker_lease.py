@@ -11,6 +11,7 @@ import pytest
 
 from oncue import JobContext, OnCue
 from oncue.clock import SECOND, SystemClock
+from oncue.errors import StoreUnavailable
 from oncue.handle import JobHandle
 from oncue.heartbeat import Heartbeat
 from oncue.store.sqlite.run import SQL
@@ -91,8 +92,29 @@ async def test_a_lease_is_renewed_before_its_end_however_late_the_answer_to_the_
         lease = 100.0
         heart = Heartbeat(app.store.lease_keeper(), SystemClock(), int(lease * SECOND), 60, lambda _: None)
         for waited in (0.0, 40.0, 60.0):
-            heart.active(7, time.monotonic() - waited)
+            heart.active(7, time.monotonic() - waited, took=True)
             # By then a claim has left three quarters of it.
             assert heart._pause() < 75 - waited
-            heart.active(0, time.monotonic())
+            heart.active(0, time.monotonic(), took=False)
         await heart.close()
+
+
+class _Away:
+    """The connection that renews the lease doesn't come through: the server lets no more in."""
+
+    def extend(self, worker: int, now: int, lease: int) -> bool:
+        raise StoreUnavailable("no connection left")
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("took", [True, False])
+async def test_a_life_goes_on_while_claims_bring_jobs_though_the_lease_is_not_renewed_otherwise(took: bool) -> None:
+    """These claims renew it: who gave the life up would have the jobs in hand run once more."""
+    lost: list[int] = []
+    heart = Heartbeat(_Away(), SystemClock(), 100 * SECOND, 60, lost.append)
+    heart.active(7, time.monotonic() - 90, took=True)
+    heart.active(7, time.monotonic(), took=took)
+    await asyncio.to_thread(heart._beat, 7)
+    await heart.close()
+    assert lost == ([] if took else [7])
