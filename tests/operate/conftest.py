@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from oncue import OnCue, Retry
+from oncue.clock import SECOND
 from oncue.operate import Operator
+from oncue.store import Claim, WorkerRow
 from oncue.testing import TestClock
 from tests.databases import USUAL, Backend, database
 
@@ -52,3 +54,11 @@ async def app(backend: Backend, clock: TestClock) -> AsyncIterator[OnCue]:
 @pytest.fixture
 def operator(app: OnCue) -> Operator:
     return Operator(app, "cli:ana")
+
+
+async def claimed_elsewhere(app: OnCue, count: int) -> None:
+    """Have a worker that is elsewhere take due jobs."""
+    now = app.clock.now()
+    worker, _ = await app.store.register(WorkerRow(0, "w", "elsewhere", 1, None, now, now, now + 60 * SECOND))
+    found = await app.store.claim(Claim(worker, now, now, 60 * SECOND, count))
+    assert len(found.jobs) == count
