@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -12,9 +12,9 @@ from oncue import OnCue
 from oncue.clock import SECOND
 from oncue.conversation import Chat
 from oncue.conversation.care import People
-from oncue.conversation.timeline import Entry
+from oncue.conversation.timeline import Entry, duplicates, timeline
 from oncue.errors import UnknownPerson
-from oncue.store.chats import PersonFile
+from oncue.store.chats import PersonFile, StatusRow
 from oncue.store.postgres.run import qualified
 from oncue.transport import Address, Batch
 from tests.conversation.engine_stage import talk
@@ -114,6 +114,28 @@ async def test_the_timeline_tells_everything_in_order_with_its_reasons(app: OnCu
         "channel: question age failed (131026): no",
         "oncue: trial is parked at age: the window is shut",
     ]
+
+
+class _Looked(list[StatusRow]):
+    """Statuses, and how often somebody went through them."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[StatusRow]:
+        self.times += 1
+        return super().__iter__()
+
+
+async def test_statuses_are_gone_through_as_often_for_many_messages_as_for_few(app: OnCue) -> None:
+    """A page that shows somebody of thousands of messages would keep the loop, and so the worker in it, for minutes."""
+    file, looks = await People(app).file(1), []
+    for copies in (1, 50):
+        statuses = _Looked(file.statuses)
+        many = msgspec.structs.replace(file, sent=file.sent * copies, statuses=statuses)
+        duplicates(many)
+        timeline(many)
+        looks.append(statuses.times)
+    assert looks[0] == looks[1]
 
 
 async def test_redacted_it_tells_nothing_of_what_was_said(app: OnCue) -> None:

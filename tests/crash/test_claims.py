@@ -110,6 +110,16 @@ async def test_a_renewal_that_comes_late_takes_nothing_back_of_a_later_one(
     assert row.lease_until == now + 3 * LEASE
 
 
+async def test_after_the_clock_was_set_back_the_next_renewal_is_for_one_lease(any_store: Store) -> None:
+    """Else nobody takes over from a worker that dies on another machine, for as long as the clock was set back."""
+    worker, now = await _worker(any_store, lease=3600 * SECOND + LEASE), any_store.clock.now()
+    keeper = any_store.lease_keeper()
+    assert await asyncio.to_thread(keeper.extend, worker, now, LEASE)
+    (row,) = await any_store.workers()
+    assert row.lease_until == now + LEASE
+    keeper.close()
+
+
 async def test_jobs_are_never_seen_under_a_lease_that_is_over(store: PostgresStore, backend: Backend) -> None:
     """An idle worker's lease is over. Whoever looks while it claims plain jobs must not take them for a dead one's."""
     worker = await _worker(store, lease=-LEASE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,9 @@ async def test_the_address_of_a_list_with_an_id_shows_that_one(chromium: Browser
             await expect(current).to_have_text(list_)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "workers/3", "job-1"])
+@pytest.mark.parametrize(
+    "name", ["nowhere", "workers/3", "job-1", "job", "schedule/", "audit/1", "%", "jobs%", "%zz/1"]
+)
 async def test_an_address_that_leads_nowhere_says_so(chromium: Browser, tmp_path: Path, name: str) -> None:
     async with dashboard(shop(tmp_path).app) as url, tab(chromium) as page:
         await page.goto(f"{url}#/{name}")
@@ -38,6 +42,38 @@ async def test_an_address_that_leads_nowhere_says_so(chromium: Browser, tmp_path
         await page.get_by_role("link", name="Overview").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
         await expect(page.get_by_role("alert")).to_have_count(0)
+
+
+@pytest.mark.parametrize("id", ["%", "100%", "%25", "..%2Faudit", "1%3Flimit=2", "%3Cimg%20src=x%3E"])
+async def test_an_address_of_a_job_that_no_job_can_have_says_so(chromium: Browser, tmp_path: Path, id: str) -> None:
+    made = shop(tmp_path)
+    async with dashboard(made.app) as url, tab(chromium, complaints="404") as page:
+        await made.app.schedule(made.send.call("letter"), delay=600)
+        await page.goto(f"{url}#/job/{id}")
+        await expect(page.get_by_role("alert")).to_have_text(re.compile("^There is no job |^Not Found$"))
+        await page.get_by_role("link", name="Jobs").click()
+        await expect(page.get_by_role("row", name="send")).to_be_visible()
+        await expect(page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_the_name_of_the_tab_tells_of_late_jobs_wherever_one_goes(chromium: Browser, tmp_path: Path) -> None:
+    made = shop(tmp_path)
+    async with dashboard(made.app) as url, tab(chromium) as page:
+        await made.app.schedule(made.send.call("letter"), at=datetime.now(UTC) - timedelta(hours=1))
+        await view(page, url)
+        await expect(page).to_have_title("(1 late) Overview \N{EN DASH} OnCue")
+        await page.evaluate("""() => {
+            window.titles = []
+            const title = document.querySelector("title")
+            new MutationObserver(() => titles.push(title.text)).observe(title, {childList: true})
+        }""")
+        for name in ("Audit", "Jobs 1 late"):
+            await page.get_by_role("link", name=name).click()
+            await expect(page.get_by_role("heading", level=1)).to_have_text(name.split()[0])
+        assert set(await page.evaluate("titles")) == {
+            "(1 late) Audit \N{EN DASH} OnCue",
+            "(1 late) Jobs \N{EN DASH} OnCue",
+        }
 
 
 async def test_a_phone_shows_where_all_there_is_to_see_is(chromium: Browser, tmp_path: Path) -> None:

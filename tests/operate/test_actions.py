@@ -6,14 +6,16 @@ import sqlite3
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from oncue import JobContext, OnCue, Retry
 from oncue.clock import from_us
-from oncue.errors import InvalidJob, StoreError, UnknownJob, UnknownSchedule
+from oncue.errors import InvalidJob, StoreBusy, StoreError, UnknownJob, UnknownSchedule
 from oncue.job import Ack, NewJob
 from oncue.operate import Filter, Operator, actions
+from oncue.operate.overview import Kept
 from oncue.operate.schedule import Wish
 from oncue.store import Claim, WorkerRow
 from oncue.testing import TestClock
@@ -104,6 +106,51 @@ async def test_a_question_is_answered_within_ten_minutes(operator: Operator, app
     clock.advance(601)
     with pytest.raises(InvalidJob, match="more than ten minutes ago"):
         await operator.act_on_many("cancel", Filter(task="note"), counted.token, 1, at=None, delay=None)
+
+
+async def test_what_came_since_the_last_look_is_known_however_long_that_is_kept(operator: Operator, app: OnCue) -> None:
+    """Of many jobs the last look counts for minutes."""
+    look = operator.look
+    look._groups = Kept(look._ask_groups, least=1_000)
+    await operator.lanes("queues")
+    await app.schedule(app.tasks["note"].call(), queue="fresh")
+    assert (await operator.pause("queue", "fresh")).text == "Queue fresh is paused."
+
+
+async def test_what_was_done_is_told_so_where_it_can_no_more_be_looked_at(
+    operator: Operator, app: OnCue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def too_long() -> None:
+        raise StoreBusy("canceling statement due to statement timeout")
+
+    monkeypatch.setattr(operator.look, "groups", too_long)
+    done = await operator.pause("queue", "male")
+    assert (done.done, done.text) == (True, "Queue male is paused.")
+    assert [one.name for one in await app.store.queues(app.clock.now()) if one.paused_at is not None] == ["male"]
+
+
+async def test_what_was_done_in_part_is_looked_at_anew(
+    operator: Operator, app: OnCue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the last look is good for, whoever's action broke off sees how far it came."""
+    monkeypatch.setattr(actions, "_BATCH", 2)
+    look, change, parts = operator.look, app.store.change, []
+    look._live = Kept(look._ask_live, least=1_000)
+    for _ in range(4):
+        await app.schedule(app.tasks["note"].call(), delay=60)
+    assert (await operator.counts()).scheduled == 4
+    counted = await operator.count("cancel", Filter(task="note"))
+
+    async def breaks(*given: Any) -> Any:
+        parts.append(given)
+        if len(parts) == 3:
+            raise StoreBusy("it went away")
+        return await change(*given)
+
+    monkeypatch.setattr(app.store, "change", breaks)
+    with pytest.raises(StoreBusy):
+        await operator.act_on_many("cancel", Filter(task="note"), counted.token, 4, at=None, delay=None)
+    assert (await operator.counts()).scheduled == 2
 
 
 async def test_what_nobody_knows_is_paused_with_a_doubt(operator: Operator, app: OnCue) -> None:

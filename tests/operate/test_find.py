@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from oncue import OnCue
+from oncue import OnCue, Snooze
 from oncue.errors import InvalidJob, InvalidTime
 from oncue.operate import Filter, Operator, find
 from oncue.operate.shape import iso
@@ -92,6 +92,26 @@ async def test_the_error_of_a_job_between_attempts_is_shown_and_found(operator: 
     await app.drain()
     (job,) = (await operator.page(Filter(text="not yet"))).items
     assert (job.state, job.attempt, job.error) == ("scheduled", 1, "ValueError: not yet")
+
+
+async def test_of_a_job_that_snoozes_for_ever_the_first_and_the_latest_attempts_are_shown(
+    operator: Operator, app: OnCue, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oncue.operate.jobs._MOST_ATTEMPTS", 2)
+
+    @app.task(name="look")
+    async def look() -> None:
+        raise Snooze(60, "nothing came")
+
+    job = await app.schedule(look.call())
+    for shown in ([1], [1, 2], [1, 2, 3], [1, 2, 3, 4], [1, 3, 4, 5], [1, 4, 5, 6]):
+        await app.drain()
+        clock.advance(60)
+        assert [one.attempt for one in (await operator.job(job.id)).attempts] == shown
+    life = await operator.job(job.id)
+    assert [one.event for one in life.life if one.event in ("started", "more")] == ["started", "more", *["started"] * 3]
+    assert [one.text for one in life.life if one.event == "more"] == ["2 more attempts, left out here"]
+    assert [one.attempt for one in await app.jobs.attempts(job.id)] == [*range(1, 7)]
 
 
 async def test_pages_hold_every_job_once_while_rows_change(operator: Operator, app: OnCue, clock: TestClock) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from oncue import OnCue
 from oncue.clock import from_us
-from oncue.errors import StoreUnavailable
+from oncue.errors import NotOpen, StoreUnavailable
 from oncue.operate import Operator, checks, overview
 from oncue.operate.overview import Kept, Look
 from oncue.operate.shape import iso
@@ -204,6 +204,8 @@ async def test_who_has_acted_is_not_told_what_was_before() -> None:
     asked.time += 60
     asked.gate.clear()
     assert await kept.get() == 2
+    await asyncio.sleep(0)
+    assert asked.times == 3
     before = kept._asking
     kept.forget()
     asked.gate.set()
@@ -211,6 +213,50 @@ async def test_who_has_acted_is_not_told_what_was_before() -> None:
     assert before is not None
     assert await before == 3
     assert await kept.get() == 4
+
+
+async def test_it_is_asked_once_at_a_time_however_often_somebody_acts() -> None:
+    """A script that acts on a thousand jobs, beside a page that looks, would have the whole table counted all the
+    time, by several at once."""
+    asked = Asked(took=1.0)
+    kept = asked.kept()
+    asked.gate.clear()
+    getting = []
+    for _ in range(5):
+        getting.append(asyncio.create_task(kept.get()))
+        while kept._asking is None or (len(getting) == 1 and not asked.times):  # noqa: ASYNC110 - it begins at once
+            await asyncio.sleep(0)
+        kept.forget()
+    assert asked.times == 1
+    asked.gate.set()
+    assert await asyncio.gather(*getting) == [1, 2, 2, 2, 2]
+    assert asked.times == 2
+
+
+async def test_what_was_not_got_in_the_background_is_waited_for(tmp_path: Path) -> None:
+    """Nobody but its requests keeps an application open that is mounted: it closes before what takes long has come."""
+    app, time, gate = OnCue(f"sqlite:///{tmp_path / 'a.db'}"), [0.0], asyncio.Event()
+
+    async def ask() -> int:
+        await gate.wait()
+        time[0] += 1
+        return len(await app.store.queues(app.clock.now()))
+
+    kept = Kept(ask, patience=0, now=lambda: time[0])
+    gate.set()
+    async with app:
+        assert await kept.get() == 0
+        await Operator(app, "cli:ana").pause("queue", "mail")
+    gate.clear()
+    time[0] += 3600
+    async with app:
+        assert await kept.get() == 0
+    gate.set()
+    assert kept._asking is not None
+    with pytest.raises(NotOpen):
+        await kept._asking
+    async with app:
+        assert await kept.get() == 1
 
 
 async def test_nobody_waits_long_for_what_hardly_changes() -> None:

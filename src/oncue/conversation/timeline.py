@@ -77,7 +77,8 @@ def _nameless(text: str, person: PersonRow) -> str:
 
 def duplicates(file: PersonFile) -> int:
     """Return how many messages the person got more than once, as the provider's names of them tell."""
-    copies = Counter(one.message for one in file.sent if one.external_id not in _failed(file))
+    failed = _failed(file)
+    copies = Counter(one.message for one in file.sent if one.external_id not in failed)
     return sum(count > 1 for count in copies.values())
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _LATE_ENOUGH = 1_000
 _SHOWN = 400
+# One that looks every few seconds whether something has come, and snoozes, has thousands a day.
+_MOST_ATTEMPTS = 100
 _MANY = 200
 Said = tuple[str | None, str | None]
 """An attempt's error and reason."""
@@ -114,7 +116,8 @@ class JobReader:
         view = await self._app.jobs.get(id)
         if view is None:
             raise UnknownJob(f"There is no job {str(id)[:20]}, waiting, running or in the kept history.")
-        attempts = await self._app.jobs.attempts(id)
+        since = view.attempt - _MOST_ATTEMPTS
+        attempts = await self._app.store.look(lambda: read.attempts(id, since))
         done = await self._app.store.look(lambda: operate.audit(100, target=f"job:{id}"))
         done += _among_many(await self._app.store.look(lambda: operate.audit(_MANY, target="jobs")), view, attempts)
         why = self._redaction.text(await self._app.jobs.why(view), view.args, view.metadata)
@@ -169,12 +172,15 @@ class JobReader:
         # Before what followed at the same instant.
         for row in sorted(done, key=lambda row: row.id):
             add(row.at, "asked", f"it {_ACTS.get(row.action, row.action)} by {row.who}{_to(row)}{_with(row)}")
+        left_out = view.attempt - _MOST_ATTEMPTS - 2
         for one in [*attempts, *_end(view)]:
             if one.claimed_at is not None:
                 add(one.claimed_at, "claimed", _claimed(one), None, one.worker)
             if _ran(one):
                 add(one.started_at, "started", _started(one, one.started_at), None, one.worker)
             add(one.finished_at, _FIRST_OF_KIND.get(one.outcome, one.outcome), _ended(one), one.traceback, one.worker)
+            if one.attempt == 1 and left_out > 0:
+                add(one.finished_at, "more", f"{counted(left_out, 'more attempt')}, left out here")
         if view.state == "running" and view.started_at is not None:
             began = max(view.started_at, view.scheduled_at)
             add(view.started_at, "claimed", _claimed(view), None, view.worker)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 import msgspec
 
+from oncue.errors import StoreError
 from oncue.operate.actions import Action, Actions, due_of
 from oncue.operate.events import Watcher
 from oncue.operate.find import Filter, cursor_of
@@ -102,9 +105,8 @@ class Operator:
     async def act(self, action: Action, id: int, *, at: str | None = None, delay: float | None = None) -> Done:
         """Do it to one job. ``at`` or ``delay`` (seconds) for ``reschedule``. Raises UnknownJob or InvalidJob."""
         due = due_of(self.app.clock.now(), at, delay) if action == "reschedule" else None
-        done = await self._actions.job(action, id, due)
-        self.look.forget()
-        return done
+        with self._acting():
+            return await self._actions.job(action, id, due)
 
     async def count(self, action: Action, filter: Filter) -> ManyCounted:
         """Count the jobs to which an action would be done."""
@@ -115,9 +117,8 @@ class Operator:
     ) -> ManyDone:
         """Do it to the jobs that ``count`` counted. Raises InvalidJob."""
         due = due_of(self.app.clock.now(), at, delay) if action == "reschedule" else None
-        done = await self._actions.many(action, filter, token, confirm, due)
-        self.look.forget()
-        return done
+        with self._acting():
+            return await self._actions.many(action, filter, token, confirm, due)
 
     async def lanes(self, kind: Literal["queues", "tasks"]) -> list[Lane]:
         """Return the queues or the tasks, with the number of their jobs."""
@@ -128,32 +129,38 @@ class Operator:
 
         A queue or task that nobody knows may be a newer version's: the answer says so, and it is done.
         """
-        if kind == "schedule":
-            done = await self._actions.schedule("pause" if paused else "resume", name)
-        else:
-            done = await (self._actions.queue if kind == "queue" else self._actions.task)(name, paused)
-            if (doubt := await self.doubt(kind, name)) is not None:
-                done = msgspec.structs.replace(done, text=f"{done.text} {doubt}")
-        self.look.forget()
+        with self._acting():
+            if kind == "schedule":
+                done = await self._actions.schedule("pause" if paused else "resume", name)
+            else:
+                done = await (self._actions.queue if kind == "queue" else self._actions.task)(name, paused)
+        # Now that the last look is forgotten: a job that has come since may know the name.
+        if kind != "schedule" and (doubt := await self.doubt(kind, name)) is not None:
+            done = msgspec.structs.replace(done, text=f"{done.text} {doubt}")
         return done
 
     async def doubt(self, kind: Literal["queue", "task"], name: str) -> str | None:
-        """Return, in words, that no worker and no job knows a queue or task of that name; None where one does."""
-        return await doubt(self.app, self.look, kind, name)
+        """Return, in words, that no worker and no job knows a queue or task of that name; None where one does, or where
+        that can't be found out now."""
+        # Who hears of trouble here would take what they did for not done.
+        with contextlib.suppress(StoreError):
+            return await doubt(self.app, self.look, kind, name)
+        return None
 
     async def reconnect(self) -> Done:
         """Have all whose wake channel doesn't work connect it anew, at once."""
-        done = await self._actions.reconnect()
-        self.look.forget()
-        return done
+        with self._acting():
+            return await self._actions.reconnect()
 
     async def run_schedule(self, name: str) -> Done:
         """Make a job of a schedule at once. Raises UnknownSchedule."""
-        return await self._actions.schedule("run-now", name)
+        with self._acting():
+            return await self._actions.schedule("run-now", name)
 
     async def restored(self, *, release: bool = False) -> int:
         """After a restored backup: hold what came due by now, or let that run; return how many jobs that were."""
-        return await self._actions.restored(release=release)
+        with self._acting():
+            return await self._actions.restored(release=release)
 
     async def audit(self, cursor: str | None = None, limit: int = 50, target: str | None = None) -> AuditPage:
         """Return what was done, the latest first; to ``target`` (``job:17``) where it is given."""
@@ -192,9 +199,16 @@ class Operator:
 
     async def steer_talk(self, action: TalkAction, id: int) -> Done:
         """Do it to a conversation, or to its person. Raises UnknownJob, InvalidJob or ConfigError (no such channel)."""
-        done = await self._talks.act(action, id)
-        self.look.forget()
-        return done
+        with self._acting():
+            return await self._talks.act(action, id)
+
+    @contextlib.contextmanager
+    def _acting(self) -> Iterator[None]:
+        """Have all looked at anew afterwards, also after trouble: a part may be done, or all without an answer."""
+        try:
+            yield
+        finally:
+            self.look.forget()
 
 
 def _entry(row: AuditRow) -> AuditEntry:

@@ -61,6 +61,8 @@ class Kept(Generic[T]):
         self._value: T | None = None
         self._until = self._told_until = self._took = 0.0
         self._asking: asyncio.Future[T] | None = None
+        self._before: asyncio.Future[T] | None = None
+        self._began = self._failed = False
         self._forgotten = 0
 
     async def get(self) -> T:
@@ -70,18 +72,29 @@ class Kept(Generic[T]):
             return self._value
         asking = self._asking
         if asking is None or asking.done() or asking.get_loop() is not asyncio.get_running_loop():
-            asking = self._asking = asyncio.ensure_future(self._anew())
+            self._began = False
+            asking = self._asking = asyncio.ensure_future(self._anew(self._before))
             asking.add_done_callback(lambda done: done.cancelled() or done.exception())
         if self._value is None or self._took < _LONG:
             # One of those who wait may leave; the others still want it.
             return await asyncio.shield(asking)
         if now >= self._told_until:
-            await asyncio.wait([asking], timeout=self._patience)
+            # Where nobody but who asks keeps the application open, it comes only to those who wait.
+            await asyncio.wait([asking], timeout=None if self._failed else self._patience)
         return asking.result() if asking.done() else self._value
 
-    async def _anew(self) -> T:
+    async def _anew(self, before: asyncio.Future[T] | None) -> T:
+        # One after the other, however often somebody acts meanwhile.
+        if before is not None and not before.done() and before.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([before])
+        self._began = True
         began, mine, self._partly = self._now(), self._forgotten, False
-        value = await self._ask()
+        try:
+            value = await self._ask()
+        except BaseException:
+            self._failed = True
+            raise
+        self._failed = False
         # What was asked before somebody acted is for those who asked then.
         if mine == self._forgotten:
             ended = self._now()
@@ -98,8 +111,9 @@ class Kept(Generic[T]):
     def forget(self) -> None:
         """Ask anew next time: something was changed here, which what is being asked just now may not see."""
         self._until = self._told_until = 0.0
-        self._asking = None
         self._forgotten += 1
+        if self._began:
+            self._before, self._asking, self._began = self._asking, None, False
 
 
 class Look:

@@ -170,7 +170,8 @@ class LifeEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class JobLife(msgspec.Struct, frozen=True):
-    """A job, in words why it does not run now or what became of it, all that happened to it, and its attempts."""
+    """A job, in words why it does not run now or what became of it, all that happened to it, and its attempts; of many
+    the first one and the latest 100."""
 
     job: JobDetail
     why: str

@@ -72,9 +72,9 @@ def gone(ids: Sequence[int]) -> Steps[list[int]]:
     return found
 
 
-def attempts(id: int) -> Steps[list[AttemptView]]:
-    """Return the attempts that did not end the job, oldest first."""
-    return _attempts.decode((yield ask("attempts_of", id=id)))
+def attempts(id: int, since: int = 1) -> Steps[list[AttemptView]]:
+    """Return the attempts that did not end the job, oldest first: the first one, and those from ``since`` on."""
+    return _attempts.decode((yield ask("attempts_of", id=id, since=since)))
 
 
 def counts(now: int) -> Steps[Counts]:

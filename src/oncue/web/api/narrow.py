@@ -24,11 +24,13 @@ _MOVE = {
     "oneOf": [one | {"additionalProperties": False} for one in _EITHER],
 }
 _SURE: dict[str, Any] = {"confirm": {"type": "integer"}, "token": {"type": "string"}}
+_AT_ONCE = {"at": _NOTHING, "delay": _NOTHING}
 _MANY: list[dict[str, Any]] = [
-    {"title": "Count", "properties": {"confirm": _NOTHING}},
+    {"title": "Count", "properties": {"confirm": _NOTHING, **_AT_ONCE}},
+    {"title": "Count what to move", "properties": {"action": {"const": "reschedule"}, "confirm": _NOTHING}},
     {
         "title": "Do it",
-        "properties": {"action": {"enum": ["run-now", "retry", "cancel"]}, **_SURE},
+        "properties": {"action": {"enum": ["run-now", "retry", "cancel"]}, **_SURE, **_AT_ONCE},
         "required": list(_SURE),
     },
     *(

@@ -57,11 +57,13 @@ SELECT coalesce(json_agg(value::bigint), '[]')::text FROM json_array_elements_te
 WHERE NOT EXISTS (SELECT 1 FROM oncue_job WHERE id = value::bigint);
 
 -- name: attempts_of
+-- The first, and those since that number.
 SELECT coalesce(json_agg(json_build_object(
   'attempt', attempt, 'outcome', outcome, 'scheduled_at', scheduled_at, 'started_at', started_at,
   'finished_at', finished_at, 'worker', worker, 'error', error, 'traceback', traceback, 'reason', reason,
   'claimed_at', claimed_at)), '[]')::text
-FROM (SELECT * FROM oncue_attempt WHERE job = :id::bigint ORDER BY attempt) AS a;
+FROM (SELECT * FROM oncue_attempt WHERE job = :id::bigint AND (attempt = 1 OR attempt >= :since::int)
+      ORDER BY attempt) AS a;
 
 -- name: counts
 SELECT json_build_object(

@@ -1,8 +1,13 @@
 -- Workers: their leases, what they hold, how they hear.
 
 -- name: extend_lease
--- What was held up on its way, behind a lock or in the network, takes nothing back of what was renewed since.
-UPDATE oncue_worker SET lease_until = greatest(lease_until, :until::bigint), seen_at = :now::bigint
+-- What was held up on its way, behind a lock or in the network, takes nothing back of what was renewed since. A lease
+-- that ends more than a minute after one that begins now was given by a clock that was set back since: nobody would take
+-- over from a dead worker for so long.
+UPDATE oncue_worker SET seen_at = :now::bigint, lease_until = CASE
+  WHEN lease_until > :until::bigint + 60000000
+    + greatest(0, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - :now::bigint) THEN :until::bigint
+  ELSE greatest(lease_until, :until::bigint) END
 WHERE id = :worker::bigint AND lease_until >= 0;
 
 -- name: add_worker

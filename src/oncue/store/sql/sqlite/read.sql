@@ -57,11 +57,12 @@ SELECT json_group_array(value) FROM json_each(:ids)
 WHERE NOT EXISTS (SELECT 1 FROM oncue_job WHERE id = value);
 
 -- name: attempts_of
+-- The first, and those since that number.
 SELECT json_group_array(json_object(
   'attempt', attempt, 'outcome', outcome, 'scheduled_at', scheduled_at, 'started_at', started_at,
   'finished_at', finished_at, 'worker', worker, 'error', error, 'traceback', traceback, 'reason', reason,
   'claimed_at', claimed_at))
-FROM (SELECT * FROM oncue_attempt WHERE job = :id ORDER BY attempt);
+FROM (SELECT * FROM oncue_attempt WHERE job = :id AND (attempt = 1 OR attempt >= :since) ORDER BY attempt);
 
 -- name: counts
 SELECT json_object(

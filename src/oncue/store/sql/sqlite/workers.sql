@@ -1,8 +1,11 @@
 -- Workers: their leases, what they hold, how they hear.
 
 -- name: extend_lease
--- What was held up behind a lock takes nothing back of what was renewed since.
-UPDATE oncue_worker SET lease_until = max(lease_until, :until), seen_at = :now WHERE id = :worker;
+-- What was held up behind a lock takes nothing back of what was renewed since. A lease that ends more than a minute after
+-- this one was given by a clock that was set back since: nobody would take over from a dead worker for so long.
+UPDATE oncue_worker SET seen_at = :now,
+  lease_until = CASE WHEN lease_until > :until + 60000000 THEN :until ELSE max(lease_until, :until) END
+WHERE id = :worker;
 
 -- name: add_worker
 INSERT INTO oncue_worker (id, name, host, pid, queues, tasks, version, started_at, seen_at, lease_until)

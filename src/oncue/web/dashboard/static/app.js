@@ -25,7 +25,7 @@ function redraw() {
 function paint() {
 	waiting = null;
 	drawn = performance.now();
-	draw(at("nav"), NAV.filter(name => me.conversations || name !== "conversations").map(name => h("li", h("a", {href: href(name ? [name] : []), "aria-current": [shown.name, `${shown.name}s`].includes(name) && "page"},
+	draw(at("nav"), NAV.filter(name => me.conversations || name !== "conversations").map(name => h("li", h("a", {href: href([name]), "aria-current": [shown.name, `${shown.name}s`].includes(name) && "page"},
 		VIEWS[name].title({}), name === "jobs" && latest?.counts.late > 0 && h("b", ` ${num(latest.counts.late)} late`)))));
 	const silence = span(Math.round((performance.now() - live.news) / 1e3) * 1e3);
 	draw(at("live"), h(`i.cue.${live.state === "live" ? "ok" : "off"}`),
@@ -83,17 +83,20 @@ function stale() {
 	shown.timer = setTimeout(load, Math.max(0, loaded + (view.pace ?? RELOAD_MS) - performance.now()));
 }
 
+// A percent sign that encodes nothing stays one.
+const decoded = text => new URLSearchParams(`=${text}`).get("");
+
 function go() {
-	const [path, query] = location.hash.slice(2).split("?"), [given, id] = path.split("/").map(decodeURIComponent);
-	// #/jobs/17 is what #/job/17 is.
+	const [path, query] = location.hash.slice(2).split("?"), [given, id] = path.split("/").map(decoded);
+	// #/jobs/17 is #/job/17: of what has a list, one is shown by its id.
 	const name = id ? given.replace(/s$/, "") : given;
 	clearTimeout(shown?.timer);
 	shown?.stop.abort();
 	const stop = new AbortController();
-	const get = (path, params) => api(`${path}?${new URLSearchParams(params)}`, undefined, stop.signal);
+	const get = (path, params) => api(`${path}?${new URLSearchParams(params)}`, null, stop.signal);
 	const ctx = {id, params: Object.fromEntries(new URLSearchParams(query)), redraw, reload: load, get};
-	shown = {name, view: VIEWS[name] ?? NOWHERE, ctx, stop, data: name ? null : latest};
-	document.title = `${shown.view.title(ctx)} – OnCue`;
+	shown = {name, view: !id === !VIEWS[`${name}s`] && VIEWS[name] || NOWHERE, ctx, stop, data: name ? null : latest};
+	if (latest) tell();
 	paint();
 	scrollTo(0, 0);
 	load();
@@ -107,10 +110,8 @@ function hear(name, data) {
 		news(data);
 		if (shown.name) stale();
 		else shown.data = data;
-	} else if (name === "job") {
-		if (!shown.data || !shown.view.hear?.(data, shown.data)) return;
-		stale();
-	} else if (name === "more" && shown.name) stale();
+	} else if (name === "job" ? shown.data && shown.view.hear?.(data, shown.data) : shown.name) stale();
+	else return;
 	redraw();
 }
 

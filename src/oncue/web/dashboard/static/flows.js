@@ -11,14 +11,12 @@ const list = (name, columns, empty, above, view = name.toLowerCase()) => ({
 	load: ctx => ctx.get(view, ctx.params),
 	draw: ({items, next}, ctx) => [above?.(ctx), p.table(name, columns(ctx), items, empty), p.pages(next, ctx.params, view)],
 });
-const path = (kind, name) => `${kind}s/${encodeURIComponent(name)}`;
-const one = (kind, draw) => ({title: ({id}) => `${title(kind)} ${id}`, load: ctx => ctx.get(path(kind, ctx.id)), draw});
 const bold = text => h("b", text);
 const figure = name => [title(name), name, "n", num];
 const time = (name, text = title(name)) => [text, name, "one", when];
 const runs = row => p.badge(row.paused ? "paused" : "ok", row.paused ? "paused" : "runs");
 
-const toggle = (kind, row, ctx, text) => p.changing(ctx, path(kind, row.name), row.paused ? "resume" : "pause", `${kind} ${row.name}`,
+const toggle = (kind, row, ctx, text) => p.changing(ctx, p.path(kind, row.name), row.paused ? "resume" : "pause", `${kind} ${row.name}`,
 	row.paused ? "What is due starts at once." : text);
 
 const lanes = (kind, {items}, ctx) => p.card(`${title(kind)}s`, "", p.table(`${title(kind)}s`, [
@@ -42,7 +40,7 @@ const busy = ({running, jobs}) => [num(running), jobs.slice(0, 3).map(({id, task
 
 export const workers = list("Workers", () => [
 	["Worker", row => [bold(row.name), h("small", ` #${row.id}`)]], ["State", row => [p.badge(row.state), row.wake && [" hears late ", since(row.wake_since, row.wake)]]], ["Running", busy],
-	["Queues", ({queues, weights}) => queues?.map(name => weights ? `${name}=${weights[name]}` : name).join(", ") ?? "all"], ["Tasks", "tasks", "n", names => names ? num(names.length) : "all"],
+	["Queues", ({queues, weights}) => queues?.map(name => weights ? `${name}=${weights[name]}` : name).join(", ") ?? "all"], ["Tasks", "tasks", "n", names => names?.length ?? "all"],
 	["Host", row => `${row.host}, pid ${row.pid}`], "version", time("started_at", "Started"), time("seen_at", "Seen"),
 ], "No worker is registered. Start one: oncue worker module:app");
 
@@ -59,7 +57,7 @@ export const checks = {...list("Checks"), draw: ({items}, ctx) => p.card("All ch
 
 const scheduling = (row, ctx) => [
 	toggle("schedule", row, ctx, "It makes no jobs until it is resumed."), " ",
-	p.changing(ctx, path("schedule", row.name), "run-now", `schedule ${row.name}`, "It makes one job, due at once. Its next fire stays as it is."),
+	p.changing(ctx, p.path("schedule", row.name), "run-now", `schedule ${row.name}`, "It makes one job, due at once. Its next fire stays as it is."),
 ];
 
 const rule = row => [h("code", row.rule), h("small", ` ${row.timezone}`)];
@@ -73,7 +71,7 @@ const fires = (label, rows, empty) => p.card(label, "", p.table(label, [
 	["There", row => [`${row.local} ${row.offset}`, row.shift && bold(` ${row.shift}`)], "one"], ["Here", "at", "", moment], ["Job", row => row.job ? p.job(row.job) : ago(row.at), "one"],
 ], rows, empty));
 
-export const schedule = one("schedule", (row, ctx) => [
+export const schedule = p.one("schedule", (row, ctx) => [
 	h("p.lead", runs(row), " ", rule(row), " makes ", bold(row.task)),
 	p.acts(scheduling(row, ctx)),
 	fires(row.paused ? "Next fires, if resumed now" : "Next fires", row.next_fires, "It fires no more."), fires("Last fires", row.last_fires, "It has not fired yet."),
@@ -105,10 +103,10 @@ export const conversations = {
 	draw: (data, ctx) => [talks.draw(data, ctx), data.person && said(data.timeline)],
 };
 
-export const conversation = one("conversation", ({conversation: row, timeline, why, human_since: human, error}, ctx) => [
+export const conversation = p.one("conversation", ({conversation: row, timeline, why, human_since: human, error}, ctx) => [
 	h("p.lead", p.badge(row.state), " ", bold(row.conversation), " with ", someone(row), ` on ${row.channel}: ${why}`),
 	p.acts(Object.entries(TALKS).map(([action, [states, text, look]]) => (!states || states.includes(human ? "human" : row.state))
-		&& p.changing(ctx, path("conversation", row.id), action, `conversation ${row.id}`, text, look))),
+		&& p.changing(ctx, p.path("conversation", row.id), action, `conversation ${row.id}`, text, look))),
 	code("Error", error),
 	said(timeline),
 ]);

@@ -3,7 +3,7 @@ import {h} from "./dom.js";
 import * as p from "./parts.js";
 import {both, count, fromField, moment, num, span, title, toField, when} from "./words.js";
 
-const TIMES = ["due_after", "due_before", "finished_after", "finished_before"], MORE = ["key", "group", ...TIMES];
+const TIMES = ["due_after", "due_before", "finished_after", "finished_before"];
 
 const looks = job => job.late ? "late" : job.state === "scheduled" && job.blocked_by ? "blocked" : job.state;
 const since = (from, to) => from && to && span(Math.max(0, Date.parse(to) - Date.parse(from)));
@@ -31,7 +31,7 @@ function form(params, tasks) {
 		field("task", "Task", {list: "tasks"}), field("queue"), field("text", "Text in arguments or error"),
 		h("datalist", {id: "tasks"}, tasks.map(value => h("option", {value}))),
 		h("button.primary", "Search"), p.link(["jobs"], "Clear"),
-		h("details", {open: MORE.some(name => params[name])}, h("summary", "More"), h("div", field("key"), field("group"),
+		h("details", {open: ["key", "group", ...TIMES].some(name => params[name])}, h("summary", "More"), h("div", field("key"), field("group"),
 			TIMES.map(name => field(name, title(name), {type: "datetime-local", step: 1, value: toField(params[name])})))));
 }
 
@@ -82,7 +82,7 @@ export const list = {
 		data.missed > 0 && list.still(data, ctx) && h("p", {key: "missed"}, `${count(data.missed, "change")} of other jobs since. `, p.button("Show them", ctx.reload, "plain")),
 		p.table("Jobs", columns(data, ctx), data.items, data.scanned ? "Nothing found so far." : "No job is like that."),
 		data.scanned && h("p", {key: "scanned", role: "status"}, `Searched the jobs ${num(data.scanned.from)} to ${num(data.scanned.to)}. `, !data.next && "That was all."),
-		p.pages(data.next, ctx.params, "jobs", data.scanned ? "Go on with older jobs" : "Next page"),
+		p.pages(data.next, ctx.params, "jobs", data.scanned && "Go on with older jobs"),
 	],
 };
 
@@ -90,11 +90,7 @@ export const code = (name, value) => value != null && JSON.stringify(value) !== 
 	p.scroll(name, h("pre", typeof value === "string" ? value : JSON.stringify(value, null, 2))));
 
 export const one = {
-	title: ({id}) => `Job ${id}`,
-	pace: 500,
-	load: ctx => ctx.get(`jobs/${ctx.id}`),
-	hear: (event, {job}) => event.id === job.id,
-	draw({job, why, life}, ctx) {
+	...p.one("job", ({job, why, life}, ctx) => {
 		const run = async action => await p.act(action, `${job.task}, ${job.state}`, {ids: [job.id]}) && ctx.reload();
 		const same = name => [title(name), job[name] && p.link(["jobs"], job[name], {[name]: job[name]})];
 		return [
@@ -113,5 +109,7 @@ export const one = {
 					["Behind", job.blocked_by && p.link(["blockers"], job.blocked_by)], ["Outcome", job.outcome], ["Reason", job.reason]))),
 			code("Error", job.traceback ?? job.error), ["args", "progress", "result", "metadata"].map(name => code(title(name), job[name])),
 		];
-	},
+	}),
+	pace: 500,
+	hear: (event, {job}) => event.id === job.id,
 };

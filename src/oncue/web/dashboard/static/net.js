@@ -8,7 +8,7 @@ const ask = (path, {headers, ...more}) => fetch(new URL(path, BASE), {
 	headers: {...(token() && {authorization: `Bearer ${token()}`}), ...headers}, ...more,
 });
 
-const problem = (status, text) => Object.assign(new Error(text), {status});
+const problem = (status, text) => Object.assign(Error(text), {status});
 
 // Reads, or with a body does. Raises an error with a status: 0 where there was no answer.
 export async function api(path, body, signal) {

@@ -44,7 +44,7 @@ const charts = ({coming, past}) => [
 	})),
 	card("Lateness", "wide", chart("lateness", {
 		bins: past, unit: "by the minute", ms: true, series: [["p50_ms", "l1", "p50"], ["p99_ms", "l2", "p99"], ["max_ms", "l3", "max"]],
-		summary: `In the past hour the latest job started ${span(Math.max(0, ...past.map(bin => bin.max_ms)))} after it was due.`,
+		summary: `In the past hour no job started more than ${span(Math.max(0, ...past.map(bin => bin.max_ms)))} late.`,
 	})),
 ];
 
@@ -56,8 +56,7 @@ export const view = {
 		h("ul.tiles", STATES.map(state => h(`li.${data.counts[state] ? state : "none"}`,
 			h("a", {href: href(["jobs"], {state})}, h("b", {title: num(data.counts[state])}, short(data.counts[state])), title(state))))),
 		h("div.grid", charts(data), card("Health", "",
-			facts(["Lateness p50", span(data.lateness.p50_ms)], ["p99", span(data.lateness.p99_ms)], ["max", span(data.lateness.max_ms)],
-				["Jobs a second", num(data.throughput_per_s)]),
+			facts(...["p50", "p99", "max"].map(name => [`Lateness ${name}`, span(data.lateness[`${name}_ms`])]), ["Jobs a second", num(data.throughput_per_s)]),
 			health(data.health),
 			h("p", link(["checks"], "Run every check of the doctor")))),
 	],

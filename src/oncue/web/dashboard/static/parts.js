@@ -41,8 +41,8 @@ export const card = (title, look, ...kids) => h(`section.card.${look}`, {key: ti
 export const chips = ({params}, view, states) => h("nav.row", {"aria-label": "States"}, ["", ...states].map(state =>
 	h("a.chip", {href: href([view], {...params, cursor: "", state}), "aria-current": state === (params.state ?? "") && "true"}, title(state || "all"))));
 export const acts = (...kids) => may("operate") && h("div.row", {role: "group", "aria-label": "Actions"}, kids);
-export const pages = (next, params, view, text = "Next page") => (next || params.cursor) && h("p.row",
-	params.cursor && link([view], "First page", {...params, cursor: ""}), next && link([view], text, {...params, cursor: next}));
+export const pages = (next, params, view, text) => (next || params.cursor) && h("p.row",
+	params.cursor && link([view], "First page", {...params, cursor: ""}), next && link([view], text || "Next page", {...params, cursor: next}));
 export const life = events => h("ol.life", events.map(({at, what, text, more}) => h("li", h("small", moment(at)), h("b", title(what)), " ", text, more)));
 
 let fading;
@@ -102,6 +102,10 @@ async function each(action, ids, when) {
 	}
 	return {refused, text: ids[1] || !text ? `${count(ids.length - refused.length, "job")} done, ${refused.length} refused.` : text};
 }
+
+// One of a kind, at an address of its own.
+export const path = (kind, id) => `${kind}s/${encodeURIComponent(id)}`;
+export const one = (kind, draw) => ({title: ({id}) => `${title(kind)} ${id}`, load: ctx => ctx.get(path(kind, ctx.id)), draw});
 
 // A button for one action on a queue, task, schedule or conversation.
 export function changing(ctx, path, action, name, text, look) {
