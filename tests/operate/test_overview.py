@@ -156,6 +156,28 @@ async def test_what_could_not_be_asked_is_asked_anew_by_the_next(
     assert seconds == 20
 
 
+async def test_a_silent_database_is_waited_for_once_and_not_by_every_check(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def first(_: OnCue) -> Check:
+        raise StoreUnavailable("no answer in time")
+
+    async def asks(_: OnCue) -> Check:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def knows(_: OnCue) -> Check:
+        return Check("knows", "ok", "by itself")
+
+    monkeypatch.setattr(overview, "_SILENT", 0.0)
+    monkeypatch.setattr(overview, "_CHEAP", {"first": first, "asks": asks, "knows": knows})
+    monkeypatch.setattr(overview, "_REST", {})
+    async with asyncio.timeout(20):
+        assert [(one.name, one.state, one.found) for one in await operator.checks()] == [
+            ("first", "fail", "no answer in time"), ("asks", "fail", "no answer in time"), ("knows", "ok", "by itself"),
+        ]  # fmt: skip
+
+
 async def test_nobody_is_told_what_was_so_long_ago() -> None:
     asked = Asked(took=1.0)
     kept = asked.kept()

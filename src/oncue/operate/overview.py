@@ -35,6 +35,7 @@ _STALE = 3
 _LONG = 0.1
 _PATIENCE = 0.5
 _WINDOW = 50_000
+_SILENT, _MOMENT = 1.0, 0.1
 
 
 class Kept(Generic[T]):
@@ -215,12 +216,18 @@ class Look:
 
     async def _asked(self, looks: dict[str, _Look], kept: Kept[list[Health]]) -> list[Health]:
         found: list[Health] = []
+        silent: StoreError | None = None
         for name, look in looks.items():
+            began = time.monotonic()
             try:
-                answer = await look(self._app)
-            except StoreError as error:
+                # A database that is silent is waited for once, not by each that asks it.
+                async with asyncio.timeout(None if silent is None else _MOMENT):
+                    answer = await look(self._app)
+            except (StoreError, TimeoutError) as error:
+                if isinstance(error, StoreError) and time.monotonic() - began >= _SILENT:
+                    silent = error
                 kept.partly()
-                answer = Check(name, "FAIL", str(error))
+                answer = Check(name, "FAIL", str(silent or error))
             found += [health(one) for one in ([answer] if isinstance(answer, Check) else answer)]
         return found
 
