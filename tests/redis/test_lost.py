@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,21 @@ from oncue.wake.redis import Timing
 from tests.pgfaults import Proxy
 from tests.redis.conftest import Make, on_each_kind
 from tests.valkey import VALKEY, Server
+
+# What breaks while redis-py connects, it leaves to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed Connection <redis:ResourceWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:unclosed <StreamWriter transport=<_SelectorSocketTransport clos:ResourceWarning"
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Have it collected here, and not in a test that allows none."""
+    yield
+    gc.collect()
 
 
 async def test_while_redis_is_down_jobs_are_scheduled_and_start_by_the_workers_timers(
