@@ -7,7 +7,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -280,7 +280,9 @@ def test_a_token_that_was_made_here_lets_in_there_until_it_is_revoked(faces: tup
     assert client.get("/api/me", headers=headers).status_code == 401
 
 
-def test_all_faces_say_the_same_of_conversations(stage: Stage) -> None:
+@contextmanager
+def talks(stage: Stage) -> Iterator[httpx.Client]:
+    """Three conversations, of whose people a human has taken over the second, on a channel that was stopped."""
     (stage.folder / "trial.py").write_text(TALK)
     names = stage.load()
 
@@ -295,6 +297,11 @@ def test_all_faces_say_the_same_of_conversations(stage: Stage) -> None:
     with closing(sqlite3.connect(stage.database)) as conn, conn:
         conn.executescript(STOPPED)
     with serving(dashboard_app(stage.load()["app"], loopback=True)) as client:
+        yield client
+
+
+def test_all_faces_say_the_same_of_conversations(stage: Stage) -> None:
+    with talks(stage) as client:
         first = api(client, "/conversations?limit=2")
         same(first["items"], stage.json("conversations", "list", "--limit", "2"))
         second = api(client, f"/conversations?limit=2&cursor={first['next']}")
@@ -323,6 +330,10 @@ def test_all_faces_say_the_same_of_conversations(stage: Stage) -> None:
         for name in ("conversations", "running long", "tokens", "overdue jobs"):
             assert set(told[name]) == set(checks[name]) == {"name", "state", "found", "remedy"}
             same(checks[name], told[name])
+
+
+def test_all_faces_do_the_same_to_conversations(stage: Stage) -> None:
+    with talks(stage) as client:
         assert act(client, "/conversations/2/release")["done"]
         assert stage.json("conversations", "show", "2")["conversation"]["state"] == "active"
         for verb, target in (("pause", "2"), ("resume", "2"), ("takeover", "p2"), ("release", "p2"), ("stop", "2")):
